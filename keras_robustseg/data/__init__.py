@@ -1,0 +1,1 @@
+"""Data sources, checks, annotation noise and the input pipeline."""

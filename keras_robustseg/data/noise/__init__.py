@@ -1,0 +1,1 @@
+"""Annotation noise, seeded per sample."""

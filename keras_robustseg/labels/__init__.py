@@ -1,0 +1,1 @@
+"""Label models: which label distribution a pixel's cost is paid against."""

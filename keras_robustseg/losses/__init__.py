@@ -1,0 +1,1 @@
+"""Keras losses for segmentation under label uncertainty."""

@@ -1,0 +1,1 @@
+"""Segmentation metrics with a stated empty-mask rule."""

@@ -1,0 +1,1 @@
+"""RobustSegmenter, run state and exact resume."""
