@@ -1,1 +1,28 @@
-"""Label models: which label distribution a pixel's cost is paid against."""
+"""Label models: which label distribution the cost of a pixel is paid against."""
+
+from keras_robustseg.labels._masks import label_distribution, log_probabilities, num_classes_of
+from keras_robustseg.labels._pencil import (
+    Pencil,
+    PencilTerms,
+    full_logits,
+    initial_logits,
+    optimal_labels,
+    pencil_terms,
+    row_step,
+)
+from keras_robustseg.labels._store import LabelStore, label_store_bytes
+
+__all__ = [
+    "LabelStore",
+    "Pencil",
+    "PencilTerms",
+    "full_logits",
+    "initial_logits",
+    "label_distribution",
+    "label_store_bytes",
+    "log_probabilities",
+    "num_classes_of",
+    "optimal_labels",
+    "pencil_terms",
+    "row_step",
+]

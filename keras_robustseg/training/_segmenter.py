@@ -1,0 +1,308 @@
+"""RobustSegmenter: a Keras model that trains a segmentation network on masks that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robustseg.labels import (
+    LabelStore,
+    Pencil,
+    full_logits,
+    initial_logits,
+    label_distribution,
+    log_probabilities,
+    num_classes_of,
+    optimal_labels,
+    row_step,
+)
+from keras_robustseg.losses import soft_dice
+from keras_robustseg.training._guard import train_step_jax, train_step_tensorflow
+from keras_robustseg.training._phases import PhasePlanner
+
+
+@keras.saving.register_keras_serializable(package="keras_robustseg")
+class RobustSegmenter(keras.Model):
+    """Train a segmentation network f against a label model.
+
+        min over theta, q   mean_pixels L(softmax f_theta(x), q, y) + gamma region(softmax f, q)
+
+    With `label_model=None` this is plain supervised training with the loss given to `compile`.
+    With `Pencil` the loss is the label model's own, q is a row per training pixel, and `compile`
+    takes no loss. `compile`, `fit`, `evaluate` and `predict` are those of `keras.Model`.
+
+    Batches are `(inputs, mask, weight)`. `inputs` is the image (B, *S, channels) or a dict with
+    "image", "sample_id" (B,) and, where images are cropped or moved, "pixel_index" (B, *S, K)
+    and "pixel_weight": the rows of the label store that a pixel was taken from
+    (`keras_robustseg.data.Pipeline` makes them). `mask`: every form that
+    `keras_robustseg.labels.label_distribution` reads. `weight` (B, *S), 0 at void pixels.
+
+    The gradient step on the rows is closed form; a step that is not finite is skipped and counted
+    in `skipped_steps`, and leaves weights, statistics and rows as they were.
+
+    Args:
+        network: any `keras.Model` that gives logits (B, *S, C), C = 1 meaning two classes, or a
+            list of such, the first being the main one (deep supervision).
+        label_model: `None` or `labels.Pencil`.
+        label_shapes: spatial shape of every training image, in the order of the sample ids;
+            needed by `Pencil(store="device")`.
+        region_weight: gamma, weight of the soft Dice loss against q. It keeps small objects
+            alive, which the plain method loses. Not used without a label model.
+        training_steps: length of the training in steps, for the phases; by default `fit` finds
+            it from its epochs and the length of the data.
+        name: model name.
+
+    Raises:
+        ValueError: a store on the device without `label_shapes`, or a negative `region_weight`.
+
+    Example:
+        ```python
+        network = keras_robustseg.models.unet((64, 64, 1), 2, width=8, depth=3)
+        model = RobustSegmenter(network, Pencil(), label_shapes=[(64, 64)] * len(images))
+        model.compile(keras.optimizers.Adam(2e-3))
+        ids = np.arange(len(images))
+        model.fit({"image": images, "sample_id": ids}, masks, batch_size=16, epochs=20)
+        corrected = model.corrected_labels(0, masks[0]).argmax(-1)
+        ```
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        label_model: Pencil | None = None,
+        *,
+        label_shapes: Sequence[Sequence[int]] | None = None,
+        region_weight: float = 1.0,
+        training_steps: int | None = None,
+        name: str = "robust_segmenter",
+    ) -> None:
+        # The trainer shares the network's precision: Keras scales losses by the trainer's.
+        super().__init__(name=name, dtype=network.dtype_policy)
+        if region_weight < 0:
+            raise ValueError(f"`region_weight` must be >= 0. Received: {region_weight}")
+        self.network, self.label_model = network, label_model
+        self.region_weight, self.training_steps = float(region_weight), training_steps
+        self.label_shapes = None if label_shapes is None else [tuple(s) for s in label_shapes]
+        self.num_classes = num_classes_of(self._outputs(network.output)[0])
+        self.label_store = self._make_store()
+        counter: dict[str, Any] = {"shape": (), "dtype": "int32", "trainable": False}
+        self.step = self.add_weight(name="step", initializer="zeros", **counter)
+        self.skipped_steps = self.add_weight(name="skipped_steps", initializer="zeros", **counter)
+        self.warmup_end = self.add_weight(name="warmup_end", initializer="zeros", **counter)
+        self.finetune_start = self.add_weight(
+            name="finetune_start", initializer=keras.initializers.Constant(2**31 - 1), **counter
+        )
+        self.label_change = keras.metrics.Mean(name="label_change") if label_model else None
+        self.built = True
+
+    def _make_store(self) -> LabelStore | None:
+        if self.label_model is None or self.label_model.store == "none":
+            return None
+        self.label_model.margin(self.num_classes)  # refuses an alpha that can change nothing
+        if self.label_shapes is None:
+            raise ValueError(
+                '`label_shapes` is missing: Pencil(store="device") keeps a row per pixel. Expected '
+                "the spatial shape of every training image, e.g. [(64, 64)] * 100."
+            )
+        return LabelStore(self.label_shapes, self.num_classes)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return the network's logits; every output of a deep-supervised network in training."""
+        image = inputs["image"] if isinstance(inputs, dict) else inputs
+        outputs = self._outputs(self.network(image, training=training))
+        return outputs if training and len(outputs) > 1 else outputs[0]
+
+    @staticmethod
+    def _outputs(outputs: Any) -> list[Any]:
+        return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+    def train_step(self, *args: Any) -> Any:
+        """Keras' training step with the finite guard."""
+        if keras.backend.backend() == "tensorflow":
+            return train_step_tensorflow(self, *args)
+        if keras.backend.backend() == "jax":
+            return train_step_jax(self, *args)
+        return super().train_step(*args)
+
+    def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> keras.callbacks.History:
+        """`keras.Model.fit`; the phases of the label model are laid out over its steps."""
+        planner = PhasePlanner()
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(planner)
+        else:
+            listed = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+            callbacks = [planner, *(c for c in listed if c is not None)]
+        return super().fit(*args, callbacks=callbacks, **kwargs)
+
+    def plan_phases(self, total_steps: int) -> None:
+        """Lay the phases of the label model over a training of this many steps."""
+        if self.label_model is None:
+            return
+        self.warmup_end.assign(round(self.label_model.warmup * total_steps))
+        self.finetune_start.assign(round((1.0 - self.label_model.finetune) * total_steps))
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Return the objective of a batch; in training, move the label rows as well."""
+        outputs = self._outputs(y_pred)
+        if self.label_model is None:
+            return self._supervised_loss(x, y, outputs, sample_weight, training)
+        loss = self._label_model_loss(x, y, outputs, sample_weight, training)
+        for extra in self.losses:
+            loss = loss + self._aggregate_additional_loss(extra)
+        return loss
+
+    def _supervised_loss(
+        self, x: Any, y: Any, outputs: list[Any], sample_weight: Any, training: bool
+    ) -> Any:
+        shares = _output_shares(len(outputs))
+        loss = super().compute_loss(x, y, outputs[0], sample_weight, training) * shares[0]
+        for share, output in zip(shares[1:], outputs[1:], strict=True):
+            loss = loss + share * keras.losses.get(self.loss)(y, output, sample_weight)
+        if training:
+            self.step.assign_add(1)
+        return loss
+
+    def _label_model_loss(
+        self, x: Any, y: Any, outputs: list[Any], sample_weight: Any, training: bool
+    ) -> Any:
+        yhat, valid = label_distribution(y, self.num_classes, rank=len(outputs[0].shape))
+        weight = _pixel_weights(valid, sample_weight)
+        log_ps = [log_probabilities(output) for output in outputs]
+        where = self._rows(x) if training and self.label_store is not None else None
+        log_q = ops.stop_gradient(self._log_labels(where, yhat, log_ps[0], training))
+        loss = 0.0
+        for share, log_p in zip(_output_shares(len(log_ps)), log_ps, strict=True):
+            loss = loss + share * self._objective(log_p, log_q, yhat, weight, training)
+        if training:
+            self._update_labels(where, log_ps[0], log_q, yhat, weight, loss)
+            self.step.assign_add(1)
+        return loss
+
+    def _rows(self, x: Any) -> tuple[Any, Any]:
+        if not isinstance(x, dict) or "sample_id" not in x:
+            raise ValueError(
+                "This label model keeps a row per pixel and has to know which image it sees. "
+                'Expected inputs {"image": ..., "sample_id": ...}. Received: an image alone.'
+            )
+        if "pixel_index" in x:
+            return x["pixel_index"], x.get("pixel_weight")
+        return self.label_store.index(x["sample_id"]), None
+
+    def _log_labels(self, where: Any, yhat: Any, log_p: Any, training: bool) -> Any:
+        start = initial_logits(yhat, self.label_model.initial_logit)
+        if not training:
+            return ops.log_softmax(start, axis=-1)
+        if where is None:
+            margin = self.label_model.margin(self.num_classes)
+            optimum = optimal_labels(log_p, yhat, flip_margin=margin)
+            return ops.where(self._warming(), ops.log_softmax(start, axis=-1), optimum)
+        return ops.log_softmax(start + full_logits(self.label_store.read(*where)), axis=-1)
+
+    def _warming(self) -> Any:
+        return ops.less(self.step, self.warmup_end)
+
+    def _objective(self, log_p: Any, log_q: Any, yhat: Any, weight: Any, training: bool) -> Any:
+        pixel = -ops.sum(yhat * log_p, axis=-1)
+        if training:
+            kind = self.label_model
+            frozen = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1) / self.num_classes
+            later = ops.where(
+                ops.less(self.step, self.finetune_start),
+                kind.pixel_loss(log_p, log_q, yhat),
+                frozen,
+            )
+            pixel = ops.where(self._warming(), pixel, later)
+        pixel = ops.where(weight > 0, pixel, 0.0)
+        loss = ops.sum(weight * pixel) / ops.maximum(ops.sum(weight), 1e-37)
+        if self.region_weight:
+            region = soft_dice(ops.exp(log_p), ops.exp(log_q), weight)
+            loss = loss + self.region_weight * ops.mean(region)
+        return loss
+
+    def _update_labels(
+        self, where: Any, log_p: Any, log_q: Any, yhat: Any, weight: Any, loss: Any
+    ) -> None:
+        q, p = ops.exp(log_q), ops.stop_gradient(ops.exp(log_p))
+        changed = ops.not_equal(ops.argmax(q, axis=-1), ops.argmax(yhat, axis=-1))
+        seen = ops.cast(weight > 0, "float32")
+        self.label_change.update_state(ops.cast(changed, "float32"), sample_weight=seen)
+        if self.label_store is None:
+            return
+        after_warmup = ops.logical_not(self._warming())
+        active = ops.logical_and(after_warmup, ops.less(self.step, self.finetune_start))
+        active = ops.logical_and(active, ops.isfinite(loss))
+        step = row_step(p, q, yhat, flip_margin=self.label_model.margin(self.num_classes))
+        step = ops.where(ops.logical_and(active, weight > 0)[..., None], step, 0.0)
+        self.label_store.add(where[0], self.label_model.label_rate * step, where[1])
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Metrics look at the main output only."""
+        return super().compute_metrics(x, y, self._outputs(y_pred)[0], sample_weight)
+
+    def corrected_labels(self, sample: int, mask: Any) -> np.ndarray:
+        """Return the label distribution q (*S, C) that a training image has now.
+
+        Args:
+            sample: its sample id.
+            mask: its given mask (*S), (*S, R) or (*S, C), in the original frame.
+
+        Raises:
+            ValueError: this model keeps no label rows.
+        """
+        if self.label_store is None:
+            raise ValueError("This model keeps no label rows (no label model, or store='none').")
+        delta = ops.convert_to_tensor(self.label_store.sample(sample))
+        yhat, _ = label_distribution(
+            ops.convert_to_tensor(mask)[None], self.num_classes, rank=len(delta.shape) + 1
+        )
+        start = initial_logits(yhat[0], self.label_model.initial_logit)
+        return ops.convert_to_numpy(ops.softmax(start + full_logits(delta), axis=-1))
+
+    def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
+        """Export the network alone: the trainer's label rows are no part of a served model."""
+        self.network.export(filepath, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, network and label model serialised."""
+        return {
+            "network": keras.saving.serialize_keras_object(self.network),
+            "label_model": keras.saving.serialize_keras_object(self.label_model),
+            "label_shapes": self.label_shapes,
+            "region_weight": self.region_weight,
+            "training_steps": self.training_steps,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RobustSegmenter:
+        """Rebuild from `get_config`."""
+        parts = {
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("network", "label_model")
+        }
+        return cls(**{**config, **parts})
+
+
+def _output_shares(count: int) -> list[float]:
+    """Weights 1, 1/2, 1/4 ... of deeply supervised outputs, summing to 1."""
+    raw = [0.5**k for k in range(count)]
+    return [value / sum(raw) for value in raw]
+
+
+def _pixel_weights(valid: Any, sample_weight: Any) -> Any:
+    if sample_weight is None:
+        return valid
+    weight = ops.cast(sample_weight, "float32")
+    missing = len(valid.shape) - len(weight.shape)
+    return valid * ops.reshape(weight, (*ops.shape(weight), *([1] * missing)))
