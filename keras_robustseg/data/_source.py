@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from keras_robustseg.data._problem import Problem
 from keras_robustseg.errors import DataError
 
 __all__ = ["SPLITS", "VOID", "Example", "Sample", "Source"]
@@ -74,6 +75,8 @@ class Source(abc.ABC):
             or scanner; every figure of such data has to say so.
         notice: Licence and origin, to be shown with the data; may be empty.
         samples: The samples, in an order that is the same on every machine.
+        listing_problems: What was found wrong while the samples were listed (masks without an
+            image, two samples of one name); `data.check` reports it.
     """
 
     kind: ClassVar[str] = ""
@@ -84,6 +87,7 @@ class Source(abc.ABC):
     rendered: bool = False
     notice: str = ""
     samples: tuple[Sample, ...] = ()
+    listing_problems: tuple[Problem, ...] = ()
 
     @abc.abstractmethod
     def load(self, index: int) -> Example:
@@ -98,6 +102,24 @@ class Source(abc.ABC):
         Raises:
             DataError: The file is missing, damaged, or not what the source says it is.
         """
+
+    def inspect(self, index: int) -> tuple[Example | None, list[Problem]]:
+        """Loads one sample and lists all that is wrong with it, instead of stopping at the first.
+
+        Args:
+            index: Position in `samples`.
+
+        Returns:
+            The sample, `None` where it cannot be loaded, and the problems, `[]` for a sound one.
+        """
+        from keras_robustseg.data._check_guard import examine, problem_of
+
+        sample = self.samples[index]
+        try:
+            example = self.load(index)
+        except DataError as error:
+            return None, [problem_of(error, sample.image)]
+        return example, examine(example, sample, self)
 
     def split(self, name: str) -> list[int]:
         """Positions in `samples` of one split, in the order of `samples`.
