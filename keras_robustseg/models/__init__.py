@@ -1,14 +1,12 @@
-"""Segmentation networks, and prediction on large images."""
+"""Segmentation networks, and prediction on large images.
 
-from keras_robustseg._lazy import attach
+The names load at once, not on first use: a saved network can only be read back where its layers
+are registered with Keras.
+"""
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "CropLike": "_sizes",
-        "PadToMultiple": "_sizes",
-        "from_hub": "_hub",
-        "predict_probabilities": "_predict",
-        "unet": "_unet",
-    },
-)
+from keras_robustseg.models._hub import from_hub as from_hub
+from keras_robustseg.models._predict import predict_probabilities as predict_probabilities
+from keras_robustseg.models._sizes import CropLike as CropLike
+from keras_robustseg.models._sizes import PadToMultiple as PadToMultiple
+from keras_robustseg.models._sizes import ResizeLike as ResizeLike
+from keras_robustseg.models._unet import unet as unet

@@ -103,3 +103,28 @@ class CropLike(keras.layers.Layer):
         """Return `reference`'s spatial shape with the channels of `x`."""
         x, reference = input_shape
         return (x[0], *reference[1:-1], x[-1])
+
+
+@keras.saving.register_keras_serializable(package="keras_robustseg")
+class ResizeLike(keras.layers.Layer):
+    """Resize `x` bilinearly to the height and width of `reference` (2-D only).
+
+    Shapes: [x (B, h, w, ch), reference (B, H, W, any)] -> (B, H, W, ch).
+
+    Example:
+        `ResizeLike()([coarse_logits, images])`
+    """
+
+    def call(self, inputs: list[Any]) -> Any:
+        """Return the resized tensor."""
+        x, reference = inputs
+        return ops.image.resize(
+            x, ops.shape(reference)[1:3], interpolation="bilinear", data_format="channels_last"
+        )
+
+    def compute_output_shape(
+        self, input_shape: list[tuple[int | None, ...]]
+    ) -> tuple[int | None, ...]:
+        """Return `reference`'s height and width with the channels of `x`."""
+        x, reference = input_shape
+        return (x[0], *reference[1:3], x[-1])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
+from keras_robustseg.models._normalize import normalized
 from keras_robustseg.models._sizes import CropLike, PadToMultiple
 
 NORMS = ("batch", "group")
@@ -86,7 +87,7 @@ def unet(
     _check(shape, num_classes, width, depth, norm, dropout, deep_supervision)
     plan = _Plan(_RANKS[len(shape) - 1], norm, width, depth, dropout)
     image = keras.Input(shape, name="image")
-    x = image if normalization is None else _normalized(image, *normalization)
+    x = normalized(image, normalization)
     x = PadToMultiple(2 ** (depth - 1), name="pad")(x)
     decoded = _decode(plan, _encode(plan, x))
     logits = [
@@ -152,22 +153,6 @@ def _head(plan: _Plan, x: Any, level: int, num_classes: int) -> Any:
     if level:
         x = plan.rank.repeat(2**level, dtype="float32", name=_numbered("repeat", level))(x)
     return x
-
-
-def _normalized(image: Any, mean: Sequence[float], variance: Sequence[float]) -> Any:
-    channels = image.shape[-1]
-    if len(mean) != channels or len(variance) != channels or min(variance) <= 0:
-        raise ValueError(
-            "Invalid value for argument `normalization`. Expected one mean and one positive "
-            f"variance for each of {channels} channels. "
-            f"Received: mean={mean}, variance={variance}"
-        )
-    # float32 even under mixed precision: native intensities may be in the thousands.
-    constants = ([float(value) for value in values] for values in (mean, variance))
-    mean, variance = constants
-    return layers.Normalization(
-        axis=-1, mean=mean, variance=variance, dtype="float32", name="normalize"
-    )(image)
 
 
 def _channels(plan: _Plan, level: int) -> int:
