@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,10 +21,9 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
+def _seeded() -> None:
     """Seed the global generators of NumPy, and of Keras where a test has already loaded it."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
     else:
         np.random.seed(0)
-    yield
