@@ -1,0 +1,333 @@
+"""The recipe: what may be written in one, block by block, and what each field defaults to.
+
+The blocks for data (sources and annotation noise) are in `_recipe_data`. Every choice between
+forms is made by the field `kind`, looked up in a closed list; nothing is imported or evaluated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from keras_robustseg._recipe_data import DataBlock
+from keras_robustseg._recipe_fields import (
+    Block,
+    number,
+    several,
+    sibling_rule,
+    text,
+    true_or,
+    whole,
+    wrong,
+)
+
+# Pipeline
+
+_PROBABILITY = Annotated[float, number(ge=0, le=1)]
+_AXES = several(whole(ge=0, le=2), "a list of axes such as [0, 1]", most=3, distinct=True)
+
+
+class Affine(Block):
+    """Random rotation, scaling and shift of image and mask together."""
+
+    rotation: Annotated[float, number(ge=0, le=180)] = Field(15.0, description="at most, degrees")
+    scale: Annotated[float, number(ge=0, lt=1)] = Field(0.1, description="at most, share of size")
+    shift: Annotated[float, number(ge=0)] = Field(4.0, description="at most, pixels")
+    probability: _PROBABILITY = Field(0.5, description="how often it is applied")
+
+
+class Elastic(Block):
+    """Random smooth deformation of image and mask together."""
+
+    sigma: Annotated[float, number(gt=0)] = Field(8.0, description="smoothness, pixels")
+    magnitude: Annotated[float, number(ge=0)] = Field(2.0, description="typical shift, pixels")
+    probability: _PROBABILITY = Field(0.5, description="how often it is applied")
+
+
+class Intensity(Block):
+    """Random change of the image values, which are standardized before."""
+
+    brightness: Annotated[float, number(ge=0)] = Field(0.1, description="largest offset")
+    contrast: Annotated[float, number(ge=0, lt=1)] = Field(0.1, description="largest factor - 1")
+    noise: Annotated[float, number(ge=0)] = Field(0.0, description="standard deviation added")
+    gamma: Annotated[float, number(ge=0, lt=1)] = Field(0.0, description="largest exponent - 1")
+
+
+class Augment(Block):
+    """Augmentation of the training split: a pure function of seed, epoch and sample."""
+
+    flip: Annotated[bool | tuple[int, ...], true_or(_AXES, "a list of axes such as [0, 1]")] = (
+        Field(True, description="mirror along all spatial axes (true), none, or the listed ones")
+    )
+    rotate90: bool = Field(False, description="turn by right angles in the last two axes")
+    affine: Affine | None = None
+    elastic: Elastic | None = None
+    intensity: Intensity | None = None
+
+
+class Pipeline(Block):
+    """How samples become batches."""
+
+    batch_size: Annotated[int, whole(ge=1, le=65536)] = 16
+    crop: Annotated[
+        tuple[int, ...] | None,
+        several(whole(ge=1), "a list of 2 or 3 sizes such as [64, 64]", least=2, most=3, null=True),
+    ] = Field(None, description="training patch; null trains on whole images, all of one size")
+    slices: Annotated[int | None, whole(ge=0, le=2, null=True)] = Field(
+        None, description="axis along which volumes are cut into 2-D slices"
+    )
+    augment: Augment = Augment()
+    cache: Literal["memory", "disk", "none"] = Field(
+        "memory", description="where decoded samples are kept between epochs"
+    )
+
+
+# Model
+
+
+class UNet(Block):
+    """A U-Net, 2-D or 3-D as the data are."""
+
+    kind: Literal["unet"] = "unet"
+    width: Annotated[int, whole(ge=1, le=1024)] = Field(16, description="channels, first level")
+    depth: Annotated[int, whole(ge=1, le=8)] = Field(4, description="times the size is halved")
+    norm: Literal["batch", "group"] = "batch"
+    dropout: Annotated[float, number(ge=0, lt=1)] = 0.0
+    deep_supervision: bool = False
+
+
+class Hub(Block):
+    """A keras-hub segmenter (needs the extra `hub`)."""
+
+    kind: Literal["hub"] = "hub"
+    preset: Annotated[str, text()] = Field(description="name of a keras-hub preset, or a folder")
+
+
+# Method
+
+
+class CrossEntropy(Block):
+    """Mean over pixels of -log p of the given class."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+
+
+class SoftDice(Block):
+    """One minus the Dice overlap of probabilities and mask."""
+
+    kind: Literal["soft_dice"] = "soft_dice"
+
+
+class CrossEntropyDice(Block):
+    """Sum of cross-entropy and soft Dice."""
+
+    kind: Literal["cross_entropy_dice"] = "cross_entropy_dice"
+
+
+class Gjs(Block):
+    """Generalized Jensen-Shannon loss: PENCIL's labels, solved in closed form at each step."""
+
+    kind: Literal["gjs"] = "gjs"
+    trust: Annotated[float, number(gt=0, lt=1)] = Field(
+        0.3, description="weight of the given mask against the prediction"
+    )
+    entropy: Annotated[float, number(ge=0)] = Field(0.0, description="weight of the entropy term")
+
+
+Loss = Annotated[CrossEntropy | SoftDice | CrossEntropyDice | Gjs, Field(discriminator="kind")]
+
+
+class Supervised(Block):
+    """Plain training: the masks are taken as they are."""
+
+    kind: Literal["supervised"] = "supervised"
+    loss: Loss = CrossEntropy()
+
+
+class Pencil(Block):
+    """PENCIL: the masks are corrected while the network learns."""
+
+    kind: Literal["pencil"] = "pencil"
+    flip_margin: Annotated[float, number(gt=0, lt=1)] | None = Field(
+        None, description="lead of another class (difference of probabilities) that moves a label"
+    )
+    trust: Annotated[float, number(gt=0, lt=1)] | None = Field(
+        None, description="weight of the given mask, flip_margin / (1 + flip_margin)"
+    )
+    alpha: Annotated[float, number(gt=0)] | None = Field(
+        None,
+        description="the paper's alpha, flip_margin / number of classes",
+        validate_default=True,
+    )
+    entropy: Annotated[float, number(ge=0)] = Field(
+        0.1, description="weight of the entropy term, the paper's beta"
+    )
+    label_rate: Annotated[float, number(gt=0)] = Field(
+        2.5, description="step of the label logits, per pixel and visit"
+    )
+    warmup: _PROBABILITY = Field(0.3, description="share of all steps with the masks as given")
+    finetune: _PROBABILITY = Field(
+        0.0,
+        description="share of all steps, at the end, with the corrected masks fixed",
+        validate_default=True,
+    )
+    region_weight: Annotated[float, number(ge=0)] = Field(
+        1.0, description="weight of the Dice term against the corrected masks"
+    )
+    store: Literal["device"] = Field("device", description="where label rows are kept")
+    initial_logit: Annotated[float, number(gt=0)] = Field(
+        10.0, description="logit of the given class when correction starts, the paper's K"
+    )
+
+    @field_validator("alpha")
+    @classmethod
+    def _exactly_one(cls, alpha: float | None, info: ValidationInfo) -> float | None:
+        # A field whose own check failed is absent from `info.data`: it was given.
+        values = {name: info.data.get(name, "bad") for name in ("flip_margin", "trust")}
+        given = [name for name, value in (*values.items(), ("alpha", alpha)) if value is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none of them"
+            raise sibling_rule(f"got {got}, expected exactly one of flip_margin, trust, alpha")
+        return alpha
+
+    @field_validator("finetune")
+    @classmethod
+    def _leave_steps(cls, finetune: float, info: ValidationInfo) -> float:
+        warmup = info.data.get("warmup", 0.0)
+        if warmup + finetune > 1:
+            raise sibling_rule(
+                f"got warmup {warmup:g} and finetune {finetune:g}, expected a sum of at most 1"
+            )
+        return finetune
+
+
+# Training
+
+
+class Adam(Block):
+    """Adam."""
+
+    kind: Literal["adam"] = "adam"
+    learning_rate: Annotated[float, number(gt=0)] = 1e-3
+    weight_decay: Annotated[float, number(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+class AdamW(Block):
+    """Adam with decoupled weight decay."""
+
+    kind: Literal["adamw"] = "adamw"
+    learning_rate: Annotated[float, number(gt=0)] = 1e-3
+    weight_decay: Annotated[float, number(ge=0)] = 1e-4
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+class Sgd(Block):
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"] = "sgd"
+    learning_rate: Annotated[float, number(gt=0)] = 1e-2
+    momentum: Annotated[float, number(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, number(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+class Training(Block):
+    """How long and how the network is trained, and how often its state is saved."""
+
+    epochs: Annotated[int, whole(ge=1, le=1_000_000)] = 40
+    optimizer: Annotated[Adam | AdamW | Sgd, Field(discriminator="kind")] = Adam()
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    jit_compile: bool = Field(False, description="XLA; slower on a CPU, faster on a GPU")
+    steps_per_execution: Annotated[int, whole(ge=1)] = 1
+    gradient_accumulation: Annotated[int, whole(ge=1)] = Field(
+        1, description="batches whose gradients are averaged before a step"
+    )
+    save_every_seconds: Annotated[float | None, number(gt=0, null=True)] = 60.0
+    save_every_steps: Annotated[int | None, whole(ge=1, null=True)] = None
+    max_skipped_steps: Annotated[int, whole(ge=0)] = Field(
+        10, description="steps with a result that is not finite before training gives up"
+    )
+
+
+# Evaluation, export, report
+
+
+class Evaluation(Block):
+    """What is measured at the end."""
+
+    surface: bool = Field(True, description="surface distances too (HD95, ASSD, NSD)")
+    tolerance: Annotated[float, number(ge=0)] = Field(1.0, description="of the NSD, mm or pixels")
+    batch_size: Annotated[int, whole(ge=1)] = 16
+    patch: Annotated[
+        tuple[int, ...] | None,
+        several(whole(ge=1), "a list of 2 or 3 sizes such as [64, 64]", least=2, most=3, null=True),
+    ] = Field(None, description="size of the sliding window; null predicts whole images")
+
+
+class Export(Block):
+    """The model that a server loads, written at the end of training."""
+
+    enabled: bool = True
+    name: Annotated[
+        str | None,
+        text(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            phrase="a name of letters, digits, '.', '_' and '-'",
+            null=True,
+        ),
+    ] = Field(None, description="folder under saved_models/; null takes the recipe's name")
+    formats: tuple[Literal["saved_model", "onnx", "litert"], ...] = Field(
+        ("saved_model",), strict=False
+    )
+
+    @field_validator("formats")
+    @classmethod
+    def _once(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        if not formats or len(set(formats)) < len(formats):
+            raise wrong("at least one format, and each once")
+        return formats
+
+
+class Report(Block):
+    """Figures in the run directory."""
+
+    overlays: Annotated[int, whole(ge=0, le=1000)] = Field(8, description="samples shown")
+
+
+class Recipe(Block):
+    """A whole training: data, network, method, and what is written at the end.
+
+    Example:
+        `load_recipe("quickstart").training.epochs`
+    """
+
+    name: Annotated[
+        str,
+        text(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            phrase="a name of letters, digits, '.', '_' and '-'",
+        ),
+    ] = Field(description="names the run directory and the exported model")
+    seed: Annotated[int, whole(ge=0, le=2**31 - 1)] = 0
+    data: DataBlock
+    pipeline: Pipeline = Pipeline()
+    model: Annotated[UNet | Hub, Field(discriminator="kind")] = UNet()
+    method: Annotated[Supervised | Pencil, Field(discriminator="kind")]
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    export: Export = Export()
+    report: Report = Report()
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the recipe as plain values with every default written out."""
+        return self.model_dump(mode="json")
+
+    @property
+    def recipe_hash(self) -> str:
+        """SHA-256 of the resolved recipe; equal for two texts that mean the same."""
+        content = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()

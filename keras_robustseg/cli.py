@@ -1,0 +1,266 @@
+"""The command `robustseg`: a thin shell over the Python functions of the same names.
+
+Exit codes: 0 done, 2 bad input (one clear error, no traceback), 75 stopped on request with the
+state saved, 1 anything else. TensorFlow is loaded only by the commands that compute with it.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from keras_robustseg import __version__
+from keras_robustseg.errors import RecipeError, RobustSegError, StateError
+
+if TYPE_CHECKING:
+    from keras_robustseg.recipes import Recipe
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_STOPPED = 75
+
+app = typer.Typer(
+    name="robustseg",
+    help="Train segmentation networks on masks that are wrong in places.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipe_app = typer.Typer(
+    help="List, show and copy the recipes that come with the package.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(recipe_app, name="recipe")
+
+
+class Format(str, enum.Enum):
+    """Forms of an exported model."""
+
+    saved_model = "saved_model"
+    onnx = "onnx"
+    litert = "litert"
+
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a packaged recipe.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
+RecipeOrFolder = Annotated[
+    str, typer.Argument(metavar="RECIPE_OR_FOLDER", help="A recipe, or a folder of data.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field: training.epochs=3."),
+]
+
+
+def _guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn what a command raises into one message and the exit code that fits."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except RobustSegError as error:
+            _fail(str(error), EXIT_BAD_INPUT, error)
+        except PermissionError as error:
+            _fail(f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT, error)
+        except Exception as error:
+            if type(error).__name__ == "StopRequested":
+                _fail(str(error), EXIT_STOPPED, error)
+            _fail(f"{type(error).__name__}: {error}", EXIT_FAILED, error)
+
+    return run
+
+
+def _fail(message: str, code: int, error: BaseException) -> NoReturn:
+    if os.environ.get("ROBUSTSEG_TRACEBACK"):
+        traceback.print_exception(error)
+    for line in message.splitlines() or ["no message"]:
+        typer.echo(line if code == EXIT_STOPPED else f"error: {line}", err=True)
+    if code == EXIT_FAILED:
+        typer.echo("This is not expected; set ROBUSTSEG_TRACEBACK=1 to see where.", err=True)
+    raise typer.Exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    # TensorFlow prints its build notes to stderr unless it is told not to before its import.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if version:
+        typer.echo(f"keras-robustseg {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+@_guarded
+def train(
+    recipe: RecipeName,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; runs/NAME where it is not given.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train a network as a recipe says, evaluate it and export it."""
+    loaded = _load(recipe, overrides)
+    folder = _free_folder(loaded.name) if out is None else _checked_folder(out)
+    from keras_robustseg import run
+
+    run.train(loaded, folder)
+    typer.echo(f"run: {folder}")
+
+
+@app.command()
+@_guarded
+def resume(folder: RunFolder) -> None:
+    """Continue a run that was stopped, to the same result as if it had not been."""
+    _require_run(folder)
+    from keras_robustseg import run
+
+    run.resume(folder)
+    typer.echo(f"run: {folder}")
+
+
+@app.command()
+@_guarded
+def evaluate(folder: RunFolder) -> None:
+    """Measure a run's network and corrected masks once more."""
+    _require_run(folder)
+    from keras_robustseg import run
+
+    run.evaluate(folder)
+
+
+@app.command()
+@_guarded
+def export(
+    folder: RunFolder,
+    formats: Annotated[
+        list[Format] | None, typer.Option("--format", help="May be given several times.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Folder under saved_models/; the recipe's name by default.")
+    ] = None,
+) -> None:
+    """Write the network of a run for serving: SavedModel, ONNX, LiteRT."""
+    _require_run(folder)
+    from keras_robustseg.export import export_run
+
+    chosen = tuple(form.value for form in formats or [Format.saved_model])
+    typer.echo(f"exported: {export_run(folder, formats=chosen, name=name)}")
+
+
+def _load(name: str, overrides: list[str] | None) -> Recipe:
+    from keras_robustseg.recipes import load_recipe
+
+    return load_recipe(name, overrides=overrides or ())
+
+
+def _free_folder(name: str) -> Path:
+    """Return runs/NAME, or the first of runs/NAME-2, runs/NAME-3 ... that is not in use."""
+    number = 1
+    while True:
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists() or _is_empty_folder(folder):
+            return _checked_folder(folder)
+        number += 1
+
+
+def _checked_folder(folder: Path) -> Path:
+    """Refuse a run directory that cannot be written or holds something, before work starts."""
+    if folder.exists() and not _is_empty_folder(folder):
+        raise StateError(
+            f"{folder}: not an empty directory; `robustseg resume {folder}` continues a run, "
+            "another --out starts a new one"
+        )
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        raise StateError(f"{folder}: cannot be created, since {parent} is not a directory")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise StateError(f"{folder}: cannot be created, since {parent} is not writable")
+    return folder
+
+
+def _is_empty_folder(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _require_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise StateError(f"{folder}: no such run directory")
+
+
+@recipe_app.callback()
+@_guarded
+def _recipe(
+    context: typer.Context,
+    list_: Annotated[bool, typer.Option("--list", help="List the packaged recipes.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of a recipe.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    from keras_robustseg import recipes
+
+    if schema:
+        typer.echo(json.dumps(recipes.json_schema(), indent=2))
+    elif list_:
+        for name, headline in recipes.list_recipes().items():
+            typer.echo(f"{name:<18} {headline}")
+    else:
+        raise RecipeError("recipe: expected --list, --schema, `show NAME` or `copy NAME FILE`")
+
+
+@recipe_app.command("show")
+@_guarded
+def show_recipe(
+    name: RecipeName,
+    overrides: Overrides = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Write out every default.")] = False,
+) -> None:
+    """Print a recipe: as it is written, or with every default written out."""
+    from keras_robustseg import recipes
+
+    if resolved or overrides or Path(name).suffix:
+        typer.echo(recipes.dump(_load(name, overrides)), nl=False)
+    else:
+        typer.echo(recipes.recipe_text(name), nl=False)
+
+
+@recipe_app.command("copy")
+@_guarded
+def copy_recipe(
+    name: RecipeName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file, ending in .yaml.")],
+) -> None:
+    """Copy a packaged recipe, to start your own from."""
+    from keras_robustseg import recipes
+
+    typer.echo(f"written: {recipes.copy_recipe(name, file)}")
+
+
+def main() -> None:
+    """Run the command line; a reader that hangs up (`| head`) ends it without a word."""
+    try:
+        app()
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
