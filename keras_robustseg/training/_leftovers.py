@@ -29,7 +29,10 @@ def is_alive(pid: int) -> bool:
 
 
 def remove_leftovers(directory: Path, name: str = "") -> None:
-    """Delete temporary files and directories of processes that have ended.
+    """Delete temporary files and directories that nobody is writing any more.
+
+    Those are of processes that have ended, and of this one, which does one write at a time: its
+    own are of a failed removal, or of an earlier process that had the same number.
 
     Args:
         directory: where to look.
@@ -37,7 +40,7 @@ def remove_leftovers(directory: Path, name: str = "") -> None:
     """
     for path in directory.glob(".tmp-*"):
         match = _TEMPORARY.fullmatch(path.name)
-        if match and name in ("", match["name"]) and not is_alive(int(match["pid"])):
+        if match and name in ("", match["name"]) and _is_abandoned(int(match["pid"])):
             discard(path)
 
 
@@ -48,3 +51,7 @@ def discard(path: Path) -> None:
             _files.remove_tree(path)
         elif os.path.lexists(path):
             _files.remove(path)
+
+
+def _is_abandoned(pid: int) -> bool:
+    return pid == os.getpid() or not is_alive(pid)

@@ -76,7 +76,6 @@ class StateStore:
             path = self._free_name(step)
             self._check_space(path, needed)
             prepared = temporary(path)
-            discard(prepared)
             write_state(prepared, arrays, dict(meta), step=step)
             _files.rename(prepared, path)
             _files.sync_directory(self.directory)
@@ -186,5 +185,5 @@ def _set_aside(path: Path, reason: str, *, used: Path) -> None:
     warnings.warn(
         f"{path}: this saved state is damaged ({reason}); {where}. Going on from {used.name}.",
         RuntimeWarning,
-        stacklevel=5,
+        stacklevel=4,
     )
