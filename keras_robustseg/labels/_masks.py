@@ -112,6 +112,37 @@ def label_distribution(
     return _readers(ids, num_classes, ignore_class)
 
 
+def has_one_id_per_pixel(y_true: Any, *, rank: int) -> bool:
+    """Tell whether a mask is hard by its form: ids (B, *S), or integer ids (B, *S, 1).
+
+    Example:
+        `has_one_id_per_pixel(np.zeros((1, 8, 8, 3), "int32"), rank=4)  # False: three readers`
+    """
+    if len(y_true.shape) < rank:
+        return True
+    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(y_true.dtype))
+    return y_true.shape[-1] == 1 and not is_float
+
+
+def base_weights(valid: Any, sample_weight: Any) -> Any:
+    """Return valid x sample_weight (B, *S), the weights of the pixels in every mean.
+
+    Args:
+        valid: (B, *S), 0 at void pixels.
+        sample_weight: (), (B,), (B, *S), (B, *S, 1), or None for 1.
+
+    Example:
+        `base_weights(keras.ops.ones((2, 4, 4)), [1.0, 0.5])`
+    """
+    if sample_weight is None:
+        return valid
+    weight, rank = ops.cast(sample_weight, "float32"), len(valid.shape)
+    if len(weight.shape) == rank + 1:
+        return valid * ops.squeeze(weight, axis=-1)
+    axes = tuple(range(len(weight.shape), rank))
+    return valid * (ops.expand_dims(weight, axis=axes) if axes else weight)
+
+
 def _trailing_axis(y_true: Any, num_classes: int, rank: int, is_float: bool) -> int | None:
     """Size of the axis of readers or of soft classes; None when there is no such axis."""
     shape = tuple(y_true.shape)

@@ -8,7 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robustseg.labels._masks import label_distribution, log_probabilities, num_classes_of
+from keras_robustseg.labels._masks import (
+    base_weights,
+    label_distribution,
+    log_probabilities,
+    num_classes_of,
+)
 
 _REDUCTIONS = ("mean_with_sample_weight", "sum", "none", None)
 
@@ -92,14 +97,13 @@ class SegmentationLoss(keras.losses.Loss, abc.ABC):
 
     def _inputs(self, y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         y_pred = ops.convert_to_tensor(y_pred)
-        labels, weights = label_distribution(
+        labels, valid = label_distribution(
             y_true,
             num_classes_of(y_pred),
             rank=len(y_pred.shape),
             ignore_class=self.ignore_class,
         )
-        if sample_weight is not None:
-            weights = weights * _per_pixel(sample_weight, len(weights.shape))
+        weights = base_weights(valid, sample_weight)
         counted = ops.not_equal(weights, 0.0)
         if sample_weight is not None:
             labels = ops.where(ops.expand_dims(counted, -1), labels, 0.0)
@@ -114,14 +118,6 @@ class SegmentationLoss(keras.losses.Loss, abc.ABC):
         if self.reduction == "mean_with_sample_weight":
             total = ops.divide_no_nan(total, ops.sum(weights)) / _replicas()
         return total
-
-
-def _per_pixel(sample_weight: Any, rank: int) -> Any:
-    """Sample weights (B,), (B, *S) or (B, *S, 1) with as many axes as the pixels (B, *S)."""
-    weight = ops.cast(sample_weight, "float32")
-    if len(weight.shape) == rank + 1:
-        return ops.squeeze(weight, axis=-1)
-    return ops.reshape(weight, ops.shape(weight) + (1,) * (rank - len(weight.shape)))
 
 
 def _replicas() -> int:

@@ -7,10 +7,10 @@ from keras_robustseg._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "Dice": "_keras",
-        "IoU": "_keras",
+        "Dice": "_counting",
+        "IoU": "_counting",
         "MaskEvaluation": "_evaluate",
-        "PixelAccuracy": "_keras",
+        "PixelAccuracy": "_counting",
         "accuracy": "_overlap",
         "average_symmetric_surface_distance": "_surface",
         "dice": "_overlap",
