@@ -45,6 +45,7 @@ def from_config(
     num_classes: int | None = None,
     masks: Sequence[npt.ArrayLike] = (),
     seeds: Sequence[Seed] = (),
+    spacings: Sequence[Sequence[float] | None] | None = None,
 ) -> Mixture:
     """Builds the mixture that a recipe's `noise` list describes.
 
@@ -60,6 +61,7 @@ def from_config(
         num_classes: Number of classes with background, for the kinds that need it.
         masks: Clean masks on which target Dice are solved.
         seeds: The seed with which the mixture will be called on each of `masks`.
+        spacings: Size of a pixel of each of `masks` in mm, for noise that is `physical`.
 
     Returns:
         The mixture, a callable `(mask, seed=...) -> mask`.
@@ -78,7 +80,8 @@ def from_config(
         member: Noise | Mixture = noise
         if target is not None:
             part_seeds = [part_seed(seed, number, own_seed) for seed in seeds]
-            member = _solved(noise, target, Trial.of(masks, part_seeds, num_classes))
+            trial = Trial.of(masks, part_seeds, spacings=spacings, num_classes=num_classes)
+            member = _solved(noise, target, trial)
         parts.append((member, item.get("probability", 1.0), own_seed))
     return mixture(parts)
 
@@ -104,8 +107,8 @@ def build(item: Mapping[str, Any], *, num_classes: int | None = None) -> Noise:
                 f"noise {kind!r}: unknown field {name!r}, expected one of "
                 f"{', '.join((*FIELDS[kind], *_COMMON))}"
             )
-    if num_classes is not None and "num_classes" in FIELDS[kind]:
-        fields.setdefault("num_classes", num_classes)
+    if "num_classes" in FIELDS[kind] and fields.get("num_classes") is None:
+        fields["num_classes"] = num_classes
     return KINDS[kind](**fields)
 
 

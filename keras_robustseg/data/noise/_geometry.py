@@ -14,7 +14,7 @@ IntArray = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.float64]
 
 
-def signed_distance(region: BoolArray, steps: Sequence[float] | float = 1.0) -> FloatArray:
+def signed_distance(region: BoolArray, steps: npt.ArrayLike = 1.0) -> FloatArray:
     """Returns the distance to the region's edge, negative inside, so that `sdf < 0` is the region.
 
     The edge lies half a (smallest) step outside the outermost pixel centres. The border of the
@@ -30,7 +30,7 @@ def signed_distance(region: BoolArray, steps: Sequence[float] | float = 1.0) -> 
     half = 0.5 * float(np.min(steps))
     if not region.any() or region.all():
         return np.full(region.shape, -np.inf if region.any() else np.inf)
-    sampling = np.broadcast_to(steps, region.ndim)
+    sampling = np.broadcast_to(np.asarray(steps, dtype=float), region.ndim)
     outside = ndimage.distance_transform_edt(~region, sampling=sampling)
     inside = ndimage.distance_transform_edt(region, sampling=sampling)
     return np.where(region, half - inside, outside - half)
@@ -90,7 +90,7 @@ def largest_piece(region: BoolArray) -> BoolArray:
 
 
 def smooth_field(
-    rng: np.random.Generator, shape: Sequence[int], length: float | Sequence[float]
+    rng: np.random.Generator, shape: Sequence[int], length: npt.ArrayLike
 ) -> FloatArray:
     """Draws a Gaussian field of mean 0, variance 1 and covariance exp(-d^2 / (2 length^2)).
 
@@ -105,7 +105,7 @@ def smooth_field(
     Example:
         `smooth_field(np.random.default_rng(0), (64, 64), 3.8).std()  # about 1`
     """
-    sigmas = np.broadcast_to(length, len(shape)) / math.sqrt(2.0)
+    sigmas = np.broadcast_to(np.asarray(length, dtype=float), len(shape)) / math.sqrt(2.0)
     pads = [math.ceil(3.0 * sigma) for sigma in sigmas]
     field = rng.standard_normal([n + 2 * pad for n, pad in zip(shape, pads, strict=True)])
     for axis, (sigma, pad) in enumerate(zip(sigmas, pads, strict=True)):

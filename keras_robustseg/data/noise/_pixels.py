@@ -120,15 +120,18 @@ def _checked_pairs(mode: str, pairs: Mapping[int, int] | None) -> dict[int, int]
         raise RecipeError(
             f"noise 'pixel_flip', field 'pairs': expected {expected}, received {pairs!r}"
         )
-    if pairs is None:
+    if not pairs:
         return None
-    labels = [label for pair in pairs.items() for label in pair]
-    if any(not isinstance(label, int) or label < 0 for label in labels):
+    try:  # keys of a JSON mapping are texts
+        whole = {int(source): int(target) for source, target in pairs.items()}
+    except (TypeError, ValueError):
+        whole = {-1: -1}
+    if min(*whole, *whole.values()) < 0:
         raise RecipeError(
             "noise 'pixel_flip', field 'pairs': expected class indices of at least 0, "
             f"received {pairs!r}"
         )
-    return dict(pairs)
+    return whole
 
 
 def _checked_matrix(mode: str, matrix: npt.ArrayLike | None) -> list[list[float]] | None:

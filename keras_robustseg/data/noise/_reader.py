@@ -144,10 +144,7 @@ def _draw_object(
     steps: FloatArray,
     rng: np.random.Generator,
 ) -> _Drawn:
-    pixels = np.count_nonzero(ids[box] == number)
-    radius = equivalent_radius(pixels * float(np.prod(steps)), ids.ndim)
-    inscribed = 0.5 * float(steps.min()) - signed_distance(np.pad(ids[box] == number, 1), steps)
-    radius = min(float(radius), level["max_radius"], 2.0 * float(inscribed.max()))
+    radius = min(_radius(ids[box] == number, steps), level["max_radius"])
     spread = LIDC_READERS.spread
     growth = radius**LIDC_READERS.exponent * math.exp(spread * rng.standard_normal() - spread**2)
     growth *= level["scale"]
@@ -159,6 +156,13 @@ def _draw_object(
     distance = signed_distance(inside, steps)
     shift = offset + wiggle * smooth_field(rng, inside.shape, LIDC_READERS.length / steps)
     return _Drawn(window, distance, *_kept(distance, shift, level["keep_largest"]))
+
+
+def _radius(inside: BoolArray, steps: FloatArray) -> float:
+    """Returns the equivalent radius, at most twice the depth of the deepest inscribed ball."""
+    size = np.count_nonzero(inside) * float(np.prod(steps))
+    deepest = -float(signed_distance(np.pad(inside, 1), steps).min()) + 0.5 * float(steps.min())
+    return min(float(equivalent_radius(size, inside.ndim)), 2.0 * deepest)
 
 
 def _kept(distance: FloatArray, shift: FloatArray, largest: bool) -> tuple[FloatArray, BoolArray]:

@@ -26,6 +26,7 @@ def to_target_dice(
     seed: Seed = 0,
     *,
     names: Sequence[Seed] | None = None,
+    spacings: Sequence[Sequence[float] | None] | None = None,
     num_classes: int | None = None,
     tolerance: float = 0.01,
 ) -> Noise | Mixture:
@@ -42,6 +43,7 @@ def to_target_dice(
         target: Mean over masks of the mean Dice of the foreground classes.
         seed: Mask i is given the seed `(seed, names[i])`.
         names: Names of the masks, such as sample ids; 0, 1, ... by default.
+        spacings: Size of a pixel of each mask in mm, for noise that is `physical`.
         num_classes: Number of classes with background; by default the largest label plus one.
         tolerance: Largest accepted difference of the mean from `target`.
 
@@ -56,35 +58,45 @@ def to_target_dice(
         `noise.to_target_dice(noise.dilate(1.0), masks, 0.8, seed=0)`
     """
     names = list(range(len(masks))) if names is None else list(names)
-    trial = Trial.of(masks, [(seed, name) for name in names], num_classes)
+    seeds = [(seed, name) for name in names]
+    trial = Trial.of(masks, seeds, spacings=spacings, num_classes=num_classes)
     family = noise_family.stronger if isinstance(noise_family, Noise) else noise_family
     return solve(family, trial, target, tolerance=tolerance)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Masks with foreground, the seed of each, and the number of classes."""
+    """Masks with foreground, the seed and spacing of each, and the number of classes."""
 
     masks: list[IntArray]
     seeds: list[Seed]
+    spacings: list[Sequence[float] | None]
     num_classes: int
 
     @classmethod
     def of(
-        cls, masks: Sequence[npt.ArrayLike], seeds: Sequence[Seed], num_classes: int | None
+        cls,
+        masks: Sequence[npt.ArrayLike],
+        seeds: Sequence[Seed],
+        *,
+        spacings: Sequence[Sequence[float] | None] | None,
+        num_classes: int | None,
     ) -> Trial:
         """Leaves out masks without foreground; raises DataError where none is left."""
-        pairs = zip(map(checked_mask, masks), seeds, strict=True)
-        used = [(mask, seed) for mask, seed in pairs if (mask > 0).any()]
+        sizes = [None] * len(masks) if spacings is None else spacings
+        rows = zip(map(checked_mask, masks), seeds, sizes, strict=True)
+        used = [row for row in rows if (row[0] > 0).any()]
         if not used:
             raise DataError("noise: a target Dice needs a mask with foreground, received none")
-        largest = max(int(mask.max()) for mask, _ in used)
-        return cls([m for m, _ in used], [s for _, s in used], num_classes or largest + 1)
+        largest = max(int(mask.max()) for mask, _, _ in used)
+        kept_masks, kept_seeds, kept_spacings = (list(column) for column in zip(*used, strict=True))
+        return cls(kept_masks, kept_seeds, kept_spacings, num_classes or largest + 1)
 
     def each(self, noise: Noise | Mixture, seeds: Sequence[Seed] | None = None) -> FloatArray:
         """Returns the Dice of each mask under a noise."""
-        pairs = zip(self.masks, seeds or self.seeds, strict=True)
-        return np.array([mean_dice(noise(m, seed=s), m, self.num_classes) for m, s in pairs])
+        rows = zip(self.masks, seeds or self.seeds, self.spacings, strict=True)
+        noisy = [(noise(mask, seed=own, spacing=spacing), mask) for mask, own, spacing in rows]
+        return np.array([mean_dice(after, mask, self.num_classes) for after, mask in noisy])
 
     def mean(self, noise: Noise | Mixture) -> float:
         """Returns the mean of `each`."""
