@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_robustseg.data._check import guard
+from keras_robustseg.data._check_guard import guard
 from keras_robustseg.data._source import VOID, Example, Source
 from keras_robustseg.errors import DataError
 
@@ -74,6 +75,7 @@ class Ingest:
         shapes: spatial shape of every sample.
         mean, variance: of the pixels, per channel, over the split.
         pixels_per_class: how often each class was drawn.
+        fingerprint: SHA-256 of names, images and chosen masks.
 
     Raises:
         DataError: no samples, or a sample that cannot be trained on (the first one is named).
@@ -101,15 +103,19 @@ class Ingest:
         self.shapes: list[tuple[int, ...]] = []
         self._sums = np.zeros((3, source.channels))
         self.pixels_per_class = np.zeros(len(source.classes), "int64")
-        for number in range(len(self.indices)):
-            self._take_in(number)
+        digest = hashlib.sha256()
+        for number, index in enumerate(self.indices):
+            digest.update(source.samples[index].id.encode())
+            for part in self._take_in(number):
+                digest.update(np.ascontiguousarray(part))
+        self.fingerprint = digest.hexdigest()
         self.mean = self._sums[1] / self._sums[0]
         self.variance = np.maximum(self._sums[2] / self._sums[0] - self.mean**2, 1e-12)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def _take_in(self, number: int) -> None:
+    def _take_in(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self._read(number)
         self.shapes.append(image.shape[:-1])
         flat = image.reshape(-1, image.shape[-1]).astype("float64")
@@ -121,6 +127,7 @@ class Ingest:
         elif self._cache == "disk":
             np.save(self._file(number, "image"), image)
             np.save(self._file(number, "mask"), mask)
+        return image, mask
 
     def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         index = self.indices[number]

@@ -20,7 +20,7 @@ from keras_robustseg.labels import (
     optimal_labels,
     row_step,
 )
-from keras_robustseg.losses import soft_dice
+from keras_robustseg.losses._soft_dice import soft_dice
 from keras_robustseg.training._guard import train_step_jax, train_step_tensorflow
 from keras_robustseg.training._phases import PhasePlanner
 

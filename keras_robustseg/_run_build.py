@@ -1,0 +1,179 @@
+"""From a recipe to the parts of a training: data, network, trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_robustseg.data import Source, source_from_config
+from keras_robustseg.data._augment import Affine, Augment, Elastic, Intensity
+from keras_robustseg.data._ingest import Ingest
+from keras_robustseg.data._pipeline import Pipeline
+from keras_robustseg.data._slices import SliceSource
+from keras_robustseg.errors import RecipeError
+from keras_robustseg.labels import Pencil
+from keras_robustseg.losses import (
+    CrossEntropy,
+    CrossEntropyDice,
+    GeneralizedJensenShannon,
+    SoftDice,
+)
+from keras_robustseg.metrics import Dice
+from keras_robustseg.models import from_hub, unet
+from keras_robustseg.recipes import Recipe
+from keras_robustseg.training import RobustSegmenter
+
+LOSSES = {
+    "cross_entropy": CrossEntropy,
+    "soft_dice": SoftDice,
+    "cross_entropy_dice": CrossEntropyDice,
+    "gjs": GeneralizedJensenShannon,
+}
+
+
+@dataclass
+class Parts:
+    """What a training is made of."""
+
+    recipe: Recipe
+    source: Source
+    train: Pipeline
+    validation: Pipeline | None
+    model: RobustSegmenter
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a resumed run must share with the run it continues."""
+        return {"recipe": self.recipe.recipe_hash, "data": self.train.ingest.fingerprint}
+
+
+def build_source(recipe: Recipe) -> Source:
+    """Return the recipe's data: cut into slices and with its noise, where it says so."""
+    source = source_from_config(recipe.data.source.model_dump())
+    if recipe.pipeline.slices is not None:
+        source = SliceSource(source, axis=recipe.pipeline.slices)
+    if recipe.data.noise:
+        from keras_robustseg.data import NoisySource
+
+        noises = [noise.model_dump() for noise in recipe.data.noise]
+        return NoisySource(source, noises, recipe.seed, splits=recipe.data.noise_splits)
+    return source
+
+
+def split_indices(recipe: Recipe, source: Source, split: str) -> list[int]:
+    """Return the samples of a split, or as many as `data.limit` lets through, drawn by seed."""
+    indices = source.split(split)
+    limit = getattr(recipe.data.limit, split)
+    if limit is None or limit >= len(indices):
+        return indices
+    drawn = np.random.default_rng([recipe.seed, 1]).permutation(len(indices))[:limit]
+    return [indices[i] for i in sorted(drawn)]
+
+
+def build_parts(recipe: Recipe, run: Path) -> Parts:
+    """Build everything, in an order that finds mistakes of the user before anything is slow."""
+    source = build_source(recipe)
+    keras.utils.set_random_seed(recipe.seed)
+    train = _pipeline(recipe, source, "train", run)
+    validation = _pipeline(recipe, source, "val", run) if source.split("val") else None
+    network = _network(recipe, source, train)
+    return Parts(recipe, source, train, validation, _compiled(recipe, network, train))
+
+
+def _pipeline(recipe: Recipe, source: Source, split: str, run: Path) -> Pipeline:
+    settings, training = recipe.pipeline, split == "train"
+    ingest = Ingest(
+        source,
+        split_indices(recipe, source, split),
+        readers=recipe.data.readers,
+        seed=recipe.seed,
+        cache=settings.cache,
+        directory=run / "cache" / split,
+    )
+    return Pipeline(
+        ingest,
+        batch_size=settings.batch_size if training else recipe.evaluation.batch_size,
+        seed=recipe.seed,
+        crop=settings.crop,
+        augment=_augment(settings.augment) if training else None,
+        shuffle=training,
+        drop_remainder=training,
+        label_rows=training and recipe.method.kind == "pencil",
+    )
+
+
+def _augment(settings: Any) -> Augment:
+    parts = {"affine": Affine, "elastic": Elastic, "intensity": Intensity}
+    given = {
+        name: kind(**getattr(settings, name).model_dump())
+        for name, kind in parts.items()
+        if getattr(settings, name) is not None
+    }
+    return Augment(flip=settings.flip, rotate90=settings.rotate90, **given)
+
+
+def _network(recipe: Recipe, source: Source, train: Pipeline) -> keras.Model:
+    keras.config.set_dtype_policy(recipe.training.precision)
+    try:
+        settings = recipe.model.model_dump()
+        kind = settings.pop("kind")
+        shape = (*[None] * source.dims, source.channels)
+        if kind == "unet":
+            scale = (train.ingest.mean.tolist(), train.ingest.variance.tolist())
+            return unet(shape, len(source.classes), normalization=scale, **settings)
+        return from_hub(settings.pop("preset"), len(source.classes), **settings)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def _compiled(recipe: Recipe, network: keras.Model, train: Pipeline) -> RobustSegmenter:
+    method = recipe.method.model_dump()
+    total = recipe.training.epochs * train.steps_per_epoch
+    if method.pop("kind") == "supervised":
+        settings = method["loss"]
+        loss = LOSSES[settings.pop("kind")](**settings)
+        model = RobustSegmenter(network)
+    else:
+        loss, region = None, method.pop("region_weight")
+        try:
+            label_model = Pencil(**method)
+            model = RobustSegmenter(
+                network,
+                label_model,
+                label_shapes=train.shapes,
+                region_weight=region,
+                training_steps=total,
+            )
+        except ValueError as error:
+            raise RecipeError(f"method: {error}") from error
+    training = recipe.training
+    model.compile(
+        optimizer=_optimizer(recipe, total),
+        loss=loss,
+        metrics=[Dice(model.num_classes, name="dice")],
+        jit_compile=training.jit_compile,
+        steps_per_execution=training.steps_per_execution,
+    )
+    return model
+
+
+def _optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
+    settings = recipe.training.optimizer.model_dump()
+    kinds = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+    }
+    kind = kinds[settings.pop("kind")]
+    if settings.pop("schedule") == "cosine":
+        settings["learning_rate"] = keras.optimizers.schedules.CosineDecay(
+            settings["learning_rate"], total_steps
+        )
+    settings["weight_decay"] = settings["weight_decay"] or None
+    if recipe.training.gradient_accumulation > 1:
+        settings["gradient_accumulation_steps"] = recipe.training.gradient_accumulation
+    return kind(**settings)
