@@ -147,7 +147,10 @@ def draw(kind: str, level: Level, rng: np.random.Generator) -> Level:
         `draw("dilate", checked("dilate", {"radius": [1, 4]}), generator(0))["radius"]`
     """
     shares = dict(zip(sorted(level), rng.random(len(level)), strict=True))
-    return {name: _at(value, shares[name]) for name, value in level.items()}
+    ranges = {name for name, field in FIELDS[kind].items() if field.low is not None}
+    return {
+        name: _at(value, shares[name]) if name in ranges else value for name, value in level.items()
+    }
 
 
 def stronger(kind: str, level: Level, factor: float) -> Level:
