@@ -5,6 +5,7 @@ are registered with Keras.
 """
 
 from keras_robustseg.models._hub import from_hub as from_hub
+from keras_robustseg.models._normalize import FixedNormalization as FixedNormalization
 from keras_robustseg.models._predict import predict_probabilities as predict_probabilities
 from keras_robustseg.models._sizes import CropLike as CropLike
 from keras_robustseg.models._sizes import PadToMultiple as PadToMultiple

@@ -59,7 +59,8 @@ class PadToMultiple(keras.layers.Layer):
         self.mode = mode
 
     def _padded(self, size: Any) -> Any:
-        return -(-size // self.multiple) * self.multiple
+        # No negative numbers: ONNX divides integers towards zero.
+        return (size + self.multiple - 1) // self.multiple * self.multiple
 
     def call(self, images: Any) -> Any:
         """Return the extended images."""
