@@ -106,9 +106,7 @@ def _examine_labels(
     message = "has values that are no class"
     expected = f"0 to {top}, or -1 for void"
     count = int(wrong.sum())
-    return [
-        Problem(file, "label_out_of_range", message, values, count, _first(wrong), expected)
-    ]
+    return [Problem(file, "label_out_of_range", message, values, count, _first(wrong), expected)]
 
 
 def _examine_spacing(example: Example, sample: Sample, source: Source) -> list[Problem]:

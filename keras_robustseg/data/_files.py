@@ -130,7 +130,5 @@ def without_single_slices(raster: Raster, dims: int) -> np.ndarray:
 def wrong_axes(raster: Raster, path: Path, expected: str) -> BadFile:
     """The error for an array with the wrong number of axes."""
     found = f"{raster.pixels.ndim} axes {raster.pixels.shape}"
-    problem = Problem(
-        str(path), "wrong_size", "wrong number of axes", found, expected=expected
-    )
+    problem = Problem(str(path), "wrong_size", "wrong number of axes", found, expected=expected)
     return BadFile(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,8 @@ def open_nifti(path: Path) -> Any:
 
 def _is_nifti1(path: Path) -> bool:
     """nibabel guesses the kind of a file from its first bytes and guesses wrong on damaged ones."""
-    import gzip
-
-    opened = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
-    with opened as stream:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as stream:
         return stream.read(4) in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from keras_robustseg.data._raster import Header, Raster, limit_shape, reading
 __all__ = ["peek", "read", "read_stream_header", "require_numbers"]
 
 
-def read_stream_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+def read_stream_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type that the NPY header at the start of `stream` declares."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
@@ -32,7 +32,7 @@ def require_numbers(path: Path, dtype: np.dtype) -> None:
         raise BadFile(Problem(str(path), "unreadable", message, str(dtype), expected=expected))
 
 
-def _open(stream: BinaryIO, path: Path) -> tuple[int, ...]:
+def _open(stream: IO[bytes], path: Path) -> tuple[int, ...]:
     shape, dtype = read_stream_header(stream)
     require_numbers(path, dtype)
     limit_shape(path, shape)

@@ -40,7 +40,8 @@ def picture_shape(picture: Image.Image) -> tuple[int, ...]:
 
 
 def _raw_mode(picture: Image.Image) -> str:
-    arguments = picture.tile[0][3] if picture.tile else ""
+    tiles = getattr(picture, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
     return arguments if isinstance(arguments, str) else str((arguments or [""])[0])
 
 

@@ -26,11 +26,11 @@ def write_new(path: Path, content: bytes) -> Path:
     Raises:
         DataError: The file exists, or cannot be written.
     """
+    if path.exists():
+        raise DataError(f"{path}: exists already and is never replaced")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("xb")
-    except FileExistsError:
-        raise DataError(f"{path}: exists already and is not replaced; choose another name") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from error
     try:
@@ -118,7 +118,7 @@ def _fitting(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return values.astype(dtype)
     if dtype.kind in "iu" and np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
         return values.astype(dtype)
-    return values.astype(np.uint8 if 0 <= low and high < 2**8 else np.int32)
+    return values.astype(np.uint8 if low >= 0 and high < 2**8 else np.int32)
 
 
 def _encode_png(given: Path, mask: np.ndarray, code: MaskCode) -> bytes:

@@ -119,7 +119,7 @@ class FileSource(Source):
             problems.append(
                 Problem(file, "missing_partner", "has no mask", expected=self._partner(index))
             )
-        return [path and self._mask(path, image, problems) for path in paths]
+        return [None if path is None else self._mask(path, image, problems) for path in paths]
 
     def _partner(self, index: int) -> str:
         """Where the mask of a sample was looked for, for messages."""
@@ -149,14 +149,10 @@ class _Picture:
     affine: np.ndarray | None
 
 
-def _read_picture(
-    files: Sequence[Path], dims: int, spacing: tuple[float, ...] | None
-) -> _Picture:
+def _read_picture(files: Sequence[Path], dims: int, spacing: tuple[float, ...] | None) -> _Picture:
     """Reads the files of one image and joins their channels."""
     rasters = [read(path) for path in files]
-    parts = [
-        with_channels(raster, dims, path) for raster, path in zip(rasters, files, strict=True)
-    ]
+    parts = [with_channels(raster, dims, path) for raster, path in zip(rasters, files, strict=True)]
     for part, path in zip(parts, files, strict=True):
         if part.shape[:-1] != parts[0].shape[:-1]:
             message = "has another size than the first channel of its image"

@@ -155,17 +155,17 @@ def pair_masks(
     return {name: tuple(table.get(name) for table in tables) for name in names}, problems
 
 
-def _by_reader(names: Sequence[str], table: Mapping[str, Path]) -> list[Mapping[str, Path]]:
+def _by_reader(names: Sequence[str], table: Mapping[str, Path]) -> Sequence[Mapping[str, Path]]:
     known = set(names)
+    plain: dict[str, Path] = {}
     readers: dict[str, dict[str, Path]] = defaultdict(dict)
     for name, path in table.items():
         base = _READER.sub("", name)
-        if base != name and name not in known:
+        if name in known or base not in known:
+            plain[name] = path
+        else:
             readers[name[len(base) :]][base] = path
     if not readers:
         return [table]
-    plain = {
-        name: path for name, path in table.items() if name in known or not _READER.search(name)
-    }
     ordered = [readers[key] for key in sorted(readers, key=lambda key: int(key[2:]))]
     return [plain, *ordered] if plain else ordered

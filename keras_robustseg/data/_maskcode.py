@@ -144,7 +144,7 @@ class MaskCode:
     ) -> tuple[np.ndarray, list[Problem]]:
         table = np.full(256, _UNKNOWN, np.int16)
         for entry, colour in enumerate(palette[:256]):
-            table[entry] = self.colours.get(_pack(colour), _UNKNOWN)
+            table[entry] = self.colours.get(int(_pack(colour)), _UNKNOWN)
         return self._refuse_colours(table[pixels], _pack(palette)[pixels % len(palette)], path)
 
     def _decode_colours(self, pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[Problem]]:

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set: one `Problem` per file and kind, and the error that carries it."""
+"""What can be wrong with a data set: `Problem`, and the error that carries one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADINGS: dict[str, str] = {
     "duplicate_id": "samples with the same name; rename one of each pair",
     "wrong_size": "images and masks of different sizes, or of the wrong number of axes",
     "wrong_geometry": "masks whose orientation or position is not that of their image",
-    "label_out_of_range": "mask values that are no class; see the fields `classes`, `values`, `void`",
+    "label_out_of_range": "mask values that are no class; see `classes`, `values` and `void`",
     "non_integer_mask": "masks with values between the classes; was a mask interpolated or scaled?",
     "float_mask": "masks stored as floating-point numbers; store integers",
     "jpeg_mask": "masks in a lossy format, which invents classes at edges; export as PNG",

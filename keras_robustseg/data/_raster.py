@@ -104,9 +104,7 @@ def limit_shape(path: Path, shape: Sequence[int]) -> None:
         declared = "x".join(str(n) for n in shape)
         _refuse_size(path, f"{declared} values", f"at most {MAX_VALUES} values")
     if math.prod(shape) <= 0 or min(shape, default=1) < 0:
-        raise BadFile(
-            Problem(str(path), "unreadable", "has no pixels", f"shape {tuple(shape)}")
-        )
+        raise BadFile(Problem(str(path), "unreadable", "has no pixels", f"shape {tuple(shape)}"))
 
 
 def _refuse_size(path: Path, value: str, expected: str) -> None:

@@ -154,7 +154,7 @@ class Source(abc.ABC):
         Raises:
             DataError: The file exists already, or cannot be written.
         """
-        from keras_robustseg.data._files import write_plain_mask
+        from keras_robustseg.data._files_write import write_plain_mask
 
         del index  # the default format is the same for all samples
         return write_plain_mask(mask, path_stem)
