@@ -66,8 +66,17 @@ class Crash:
             self.dirty[-1 - len(self.dirty)] = self.dirty.pop(args[0])
         elif name == "rename":
             self.renames.append(args)
+            self.move_dirty(*args)
         elif name == "sync_directory":
             self.renames = [pair for pair in self.renames if pair[1].parent != args[0]]
+
+    def move_dirty(self, source: Path, target: Path) -> None:
+        """Follow the files that are not synced when they, or their directory, are renamed."""
+        for key, path in self.dirty.items():
+            if path == source:
+                self.dirty[key] = target
+            elif path.parent == source:
+                self.dirty[key] = target / path.name
 
     def crash(self, name: str, args: tuple) -> None:
         if name == "write":
@@ -77,10 +86,7 @@ class Crash:
         for source, target in reversed(self.renames):
             if target.is_dir():
                 target.rename(source)
-                self.dirty = {
-                    key: source / path.name if path.parent == source else path
-                    for key, path in self.dirty.items()
-                }
+                self.move_dirty(target, source)
         for path in self.dirty.values():
             if path.exists():
                 path.write_bytes(os.urandom(path.stat().st_size))
@@ -99,7 +105,8 @@ def crash(directory: str) -> list[dict]:
             StateStore(room, keep=1).save(arrays(2), {"at": 2}, step=2)
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        results.append({"n": n, "code": code, "loaded": loaded(room)})
+        latest = room / "state" / (room / "state" / "LATEST").read_text().strip()
+        results.append({"code": code, "loaded": loaded(room), "latest": latest.is_dir()})
         StateStore(room, keep=1).save(arrays(3), {"at": 3}, step=3)
         left = sorted(path.name for path in (room / "state").iterdir())
         results[-1] |= {"next": loaded(room), "left": left}

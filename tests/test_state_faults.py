@@ -58,6 +58,7 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new_state(tmp_path):
     loaded = [row["loaded"] for row in results]
     assert set(loaded) == {1, 2}
     assert loaded == sorted(loaded)  # once the new state is there, it stays
+    assert all(row["latest"] for row in results)  # it never names what is not there
     assert {row["next"] for row in results} == {3}
     assert {tuple(row["left"]) for row in results} == {("LATEST", "step-00000003")}
 
