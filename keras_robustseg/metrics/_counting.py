@@ -77,7 +77,8 @@ class CountingMetric(keras.metrics.Metric, abc.ABC):
 
     def result(self) -> Any:
         """Return the metric of all pixels since the reset; NaN where it is undefined."""
-        return ops.cast(self.value(*ops.unstack(self.counts, axis=0)), self.dtype)
+        counts = ops.convert_to_tensor(self.counts)
+        return ops.cast(self.value(counts[0], counts[1], counts[2]), self.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
