@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,8 +22,8 @@ def polygon(
     The outline runs along pixel edges and is simplified by the method of Douglas and Peucker
     (Cartographica 10:112, 1973), from a random starting corner, as two annotators do not start at
     the same one; the polygon is filled by the even-odd rule at pixel centres. Volumes are done
-    slice by slice along the first axis, as they are drawn. An outline that collapses to a line
-    (an object thinner than the tolerance) keeps its pixels.
+    slice by slice along the first axis, as they are drawn. At least a triangle is left; where it
+    holds no pixel centre, the outline stays as it was.
 
     Args:
         tolerance: In px.
@@ -93,19 +94,24 @@ def outlines(region: BoolArray) -> list[FloatArray]:
 def simplify(loop: FloatArray, tolerance: float) -> FloatArray:
     """Returns the Douglas-Peucker polygon of a closed loop (N, 2), which starts at its first point.
 
+    The first point, the one farthest from it, and the one farthest from the chord of these two
+    always stay.
+
     Example:
         `simplify(np.array([[0, 0], [0, 1], [0, 2], [2, 2.0]]), 0.5)  # three corners`
     """
     far = int(np.argmax(((loop - loop[0]) ** 2).sum(axis=1)))
     closed = np.concatenate([loop, loop[:1]])
+    third = int(np.argmax(_segment_distance(loop, loop[0], loop[far])))
+    ends = sorted({0, far, third, len(loop)})
     keep = np.zeros(len(closed), dtype=bool)
-    keep[[0, far]] = True
-    stack = [(0, far), (far, len(loop))]
+    keep[ends] = True
+    stack = list(itertools.pairwise(ends))
     while stack:
         first, last = stack.pop()
         if last - first < 2:
             continue
-        distance = _chord_distance(closed[first : last + 1])
+        distance = _segment_distance(closed[first : last + 1], closed[first], closed[last])
         middle = first + int(np.argmax(distance))
         if distance.max() > tolerance:
             keep[middle] = True
@@ -153,9 +159,9 @@ def _edges(region: BoolArray) -> dict[tuple[int, int], list[tuple[int, int]]]:
     return following
 
 
-def _chord_distance(points: FloatArray) -> FloatArray:
-    """Returns the distance of each point to the segment from the first point to the last."""
-    chord = points[-1] - points[0]
-    relative = points - points[0]
+def _segment_distance(points: FloatArray, start: FloatArray, end: FloatArray) -> FloatArray:
+    """Returns the distance of each point to the segment from `start` to `end`."""
+    chord = end - start
+    relative = points - start
     along = np.clip(relative @ chord / max(float(chord @ chord), 1e-12), 0.0, 1.0)
     return np.sqrt(((relative - along[:, None] * chord) ** 2).sum(axis=1))
