@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from keras_robustseg.data._maskcode import MaskCode
 from keras_robustseg.data._raster import Raster
 from keras_robustseg.errors import DataError

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 from data_files import SIZE, blob, write_nifti, write_nnunet, write_pairs
+from PIL import Image
+
 from keras_robustseg.data import (
     FolderSource,
     NnunetSource,
@@ -15,7 +17,6 @@ from keras_robustseg.data import (
     source_from_config,
 )
 from keras_robustseg.errors import DataError
-from PIL import Image
 
 CLASSES = ["background", "cell"]
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from keras_robustseg.data._splits import SplitRule, read_split_file, seeded_splits
 from keras_robustseg.errors import DataError
 
@@ -91,5 +92,5 @@ def test_wrong_fields(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             SplitRule(**fields)
-    with pytest.raises(DataError, match="none.csv"):
+    with pytest.raises(DataError, match=r"none\.csv"):
         read_split_file(tmp_path / "none.csv")

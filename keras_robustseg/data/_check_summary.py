@@ -81,7 +81,7 @@ def _pixels(source: Source, surveys: Sequence[Survey], split: str) -> list[int]:
 
 def _is_empty(found: Survey) -> bool:
     pixels = found.pixels
-    return pixels is not None and pixels[1] > 0 and not pixels[2:].any()
+    return pixels is not None and bool(pixels[1] > 0) and not pixels[2:].any()
 
 
 def _is_void(found: Survey) -> bool:
@@ -143,7 +143,8 @@ def _masks_without(source: Source, surveys: Sequence[Survey]) -> list[Problem]:
     problems = []
     for sample, found in zip(source.samples, surveys, strict=True):
         file = sample.mask or sample.image
-        if found.pixels is None:
+        # A mask that was refused is held as void: that is not a second problem.
+        if found.pixels is None or any(not problem.warning for problem in found.problems):
             continue
         if _is_void(found):
             total, expected = int(found.pixels.sum()), "some pixels with a class"

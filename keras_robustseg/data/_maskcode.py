@@ -291,7 +291,7 @@ def _refuse_palette(pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[Pr
     message = "stores palette entries, whose order is not sure to be that of the classes"
     wrong = pixels != 0
     expected = "a grey picture, or `palette: true`, or `colours`"
-    problem = _pixel_problem(path, "palette_mask", message, wrong, pixels, expected)
+    problem = _pixel_problem(path, "palette_mask", message, wrong, pixels[wrong], expected)
     return np.full(pixels.shape, VOID, np.int16), [problem]
 
 
