@@ -155,26 +155,31 @@ def race(directory: str, repetitions: str) -> list[list[str]]:
         room.mkdir()
         if repetition % 3 == 0:
             (room / "run.lock").write_text(json.dumps({"pid": 2**22 + 1, "host": "gone"}))
-        start, ready = time.monotonic() + 0.02, []
+        start, answers = time.monotonic() + 0.02, []
+        wait, release = os.pipe()
         for _ in range(2):
-            out, into = os.pipe()
+            answer, into = os.pipe()
             if not os.fork():
-                compete(room, start, into)
+                os.close(release)
+                compete(room, start, into, wait)
             os.close(into)
-            ready.append(out)
-        results.append([os.read(out, 4096).decode() for out in ready])
+            answers.append(answer)
+        results.append([os.read(answer, 4096).decode() for answer in answers])
+        for descriptor in (release, wait, *answers):
+            os.close(descriptor)
         os.wait()
         os.wait()
     return results
 
 
-def compete(room: Path, start: float, into: int) -> None:
+def compete(room: Path, start: float, into: int, wait: int) -> None:
+    """Try to take the lock at `start`; hold it until both competitors have answered."""
     while time.monotonic() < start:
         pass
     try:
         with RunLock(room):
             os.write(into, b"won")
-            time.sleep(0.05)
+            os.read(wait, 1)
     except StateError as error:
         os.write(into, str(error).encode())
     os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -83,6 +84,22 @@ def test_the_lock_of_a_killed_run_is_taken_over_with_a_note(tmp_path):
                 assert f"taken over from process {holder}" in lock.note
         finally:
             os.kill(worker, signal.SIGKILL)
+
+
+def test_a_lock_file_that_is_removed_while_it_is_being_locked_does_not_count(tmp_path, monkeypatch):
+    first, real, calls = RunLock(tmp_path).__enter__(), fcntl.flock, []
+
+    def flock(descriptor, operation):
+        calls.append(descriptor)
+        if len(calls) == 1:  # the other run ends between our open and our lock
+            first.__exit__()
+        real(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with RunLock(tmp_path):
+        assert len(calls) == 2
+        with pytest.raises(StateError, match="in use by"), RunLock(tmp_path):
+            pytest.fail("two runs hold the lock")
 
 
 def test_without_file_locks_a_living_process_is_respected(tmp_path, monkeypatch):
