@@ -6,13 +6,42 @@ fields of a noise are those of its function in `keras_robustseg.data.noise`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, Union
+import functools
+import operator
+import re
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from keras_robustseg._recipe_fields import Block, number, several, text, whole, wrong
+from keras_robustseg._recipe_fields import (
+    Block,
+    mapping,
+    number,
+    one_or_several,
+    several,
+    sibling_rule,
+    text,
+    whole,
+    wrong,
+)
 from keras_robustseg._recipe_noise import NoiseBlock, noise_blocks
 
+_TEXT = Annotated[str, text()]
+_TEXT_OR_NULL = Annotated[str | None, text(null=True)]
+_CLASS = whole(ge=-1, le=32766)
+_NAMES = "a list of 2 or more different names, background first"
+_CLASSES = Annotated[tuple[str, ...], several(text(), _NAMES, least=2, distinct=True)]
+_VOID = Annotated[int | None, whole(ge=-32768, le=65535, null=True)]
+_VALUES = Annotated[
+    dict[str, int] | None,
+    mapping(r"^-?[0-9]{1,5}$", _CLASS, "a mapping such as {0: 0, 255: 1}", null=True),
+]
+_SHARE = Annotated[float, number(ge=0, lt=1)]
+_SPACING = Annotated[
+    tuple[float, ...] | None,
+    several(number(gt=0), "a list of 2 or 3 sizes in mm", least=2, most=3, null=True),
+]
+_DIMS = Annotated[int | None, whole(ge=2, le=3, null=True)]
 _SEED = Annotated[int, whole(ge=0, le=2**31 - 1)]
 
 
@@ -54,21 +83,87 @@ class Icbm152Tissue(Block):
 
     kind: Literal["icbm152_tissue"] = "icbm152_tissue"
     size: Annotated[tuple[int, int] | None, _SIZE] = None
+    downsample: Annotated[int, whole(ge=1, le=8)] = 1
 
 
-class Folder(Block):
+class _FileSource(Block):
+    """What sources made of files share."""
+
+    kind: str
+    val: _SHARE = Field(0.1, description="share for validation where nothing else decides")
+    test: _SHARE = Field(
+        0.2, description="share for the test where nothing else decides", validate_default=True
+    )
+    split_seed: _SEED = Field(0, description="another seed shares out the samples anew")
+    split_file: _TEXT_OR_NULL = Field(None, description="CSV with columns id,split, or JSON")
+    group: _TEXT_OR_NULL = Field(
+        None, description="regular expression that finds the patient in a sample's name"
+    )
+    spacing: _SPACING = Field(None, description="mm along each axis, where files do not say it")
+    dims: _DIMS = Field(None, description="2 or 3; null learns it from the files")
+
+    @field_validator("test")
+    @classmethod
+    def _leave_training(cls, test: float, info: ValidationInfo) -> float:
+        val = info.data.get("val", 0.0)
+        if val + test >= 1:
+            raise sibling_rule(f"got val {val:g} and test {test:g}, expected a sum below 1")
+        return test
+
+    @field_validator("group")
+    @classmethod
+    def _is_expression(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except (re.error, RecursionError, OverflowError):
+            raise wrong("a regular expression, or null") from None
+        return group
+
+
+class Folder(_FileSource):
+    """A folder of images and a folder of masks, paired by name."""
+
     kind: Literal["folder"] = "folder"
-    root: Annotated[str, text()]
+    root: _TEXT = Field(description="folder that holds the others")
+    classes: _CLASSES = Field(description="class names; the first is the background")
+    images: _TEXT = "images"
+    masks: Annotated[
+        str | tuple[str, ...], one_or_several(text(), "a folder, or a list of one per reader")
+    ] = "masks"
+    void: _VOID = Field(None, description="mask value of pixels that nobody may be asked about")
+    values: _VALUES = Field(
+        None, description="mask value -> class, -1 for void; null where they are the same"
+    )
+    colours: Annotated[
+        dict[str, int] | None,
+        mapping(r"^#[0-9a-fA-F]{6}$", _CLASS, "a mapping such as {'#ff0000': 1}", null=True),
+    ] = Field(None, description="colour -> class, for masks that store colours")
+    palette: bool = Field(False, description="entry numbers of palette PNGs are mask values")
+    mask_suffix: Annotated[str, text(empty=True)] = Field(
+        "", description="what a mask's name has after the image's name, such as _mask"
+    )
+    image_suffixes: Annotated[
+        tuple[str, ...], several(text(), "a list of name endings such as [_t1, _t2]", least=0)
+    ] = Field((), description="endings of the files that hold the channels of one image")
 
 
-class Nnunet(Block):
+class Nnunet(_FileSource):
+    """The raw layout of nnU-Net: dataset.json, imagesTr, labelsTr and, if there, labelsTs."""
+
     kind: Literal["nnunet"] = "nnunet"
-    root: Annotated[str, text()]
+    root: _TEXT = Field(description="folder with dataset.json")
 
 
-class Npz(Block):
+class Npz(_FileSource):
+    """One NPZ archive with all samples, or a folder with one archive each."""
+
     kind: Literal["npz"] = "npz"
-    path: Annotated[str, text()]
+    path: _TEXT = Field(description="archive, or folder of archives")
+    classes: Annotated[
+        tuple[str, ...] | None, several(text(), _NAMES, least=2, distinct=True, null=True)
+    ] = Field(None, description="class names, background first; null takes those in the archive")
+    void: _VOID = Field(None, description="a further mask value of void pixels; -1 always is void")
+    values: _VALUES = Field(None, description="mask value -> class, where they differ")
 
 
 class Tfds(Block):
@@ -83,7 +178,7 @@ Source = Annotated[
 if TYPE_CHECKING:
     Noise: TypeAlias = NoiseBlock
 else:
-    Noise = Annotated[Union[noise_blocks()], Field(discriminator="kind")]
+    Noise = Annotated[functools.reduce(operator.or_, noise_blocks()), Field(discriminator="kind")]
 
 
 class Limit(Block):

@@ -80,9 +80,13 @@ def whole(*, ge: int | None = None, le: int | None = None, null: bool = False) -
     return _maybe_null(inner, "a whole number" + _range(None, ge, None, le), null)
 
 
-def text(*, pattern: str | None = None, phrase: str = "a text", null: bool = False) -> Expect:
-    """A text that is not empty, or one that matches `pattern` as a whole."""
-    inner = core_schema.str_schema(strict=True, min_length=1, max_length=4096, pattern=pattern)
+def text(
+    *, pattern: str | None = None, phrase: str = "a text", empty: bool = False, null: bool = False
+) -> Expect:
+    """A text, empty only where `empty` says so, that matches `pattern`."""
+    inner = core_schema.str_schema(
+        strict=True, min_length=0 if empty else 1, max_length=4096, pattern=pattern
+    )
     return _maybe_null(inner, phrase, null)
 
 
@@ -118,6 +122,20 @@ def _check_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
         raise wrong("distinct values")
     return values
+
+
+def mapping(key: str, item: Expect, phrase: str, *, least: int = 1, null: bool = False) -> Expect:
+    """A mapping whose keys match the pattern `key`."""
+    inner = core_schema.dict_schema(
+        core_schema.str_schema(strict=True, pattern=key), item.schema, min_length=least
+    )
+    return _maybe_null(inner, phrase, null)
+
+
+def one_or_several(item: Expect, phrase: str) -> Expect:
+    """One `item`, or a list of them, kept as a tuple."""
+    inner = core_schema.union_schema([item.schema, several(item, phrase).schema])
+    return Expect(inner, phrase)
 
 
 def true_or(item: Expect, phrase: str) -> Expect:

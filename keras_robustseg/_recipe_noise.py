@@ -16,6 +16,7 @@ from keras_robustseg._recipe_fields import (
     Expect,
     choice,
     flag,
+    mapping,
     number,
     rule,
     several,
@@ -30,15 +31,11 @@ _SPECIAL = {
     "classes": several(_CLASS_INDEX, "a list of class indices", distinct=True, null=True),
     "num_classes": whole(ge=2, le=32767, null=True),
     "mode": choice("symmetric", "asymmetric", "matrix"),
-    "pairs": Expect(
-        core_schema.nullable_schema(
-            core_schema.dict_schema(
-                core_schema.str_schema(pattern=r"^[0-9]{1,5}$"),
-                whole(ge=0, le=32766).schema,
-                min_length=1,
-            )
-        ),
-        "a mapping of class indices such as {1: 2, 2: 1}, or null",
+    "pairs": mapping(
+        r"^[0-9]{1,5}$",
+        whole(ge=0, le=32766),
+        "a mapping of class indices such as {1: 2, 2: 1}",
+        null=True,
     ),
     "matrix": several(
         several(number(ge=0, le=1), "a row"), "a list of rows, each summing to 1", null=True
@@ -71,6 +68,10 @@ class NoiseBlock(Block):
     def level(self) -> dict[str, Any]:
         """Return the arguments of the function `data.noise.<kind>`."""
         return self.model_dump(include=set(FIELDS[self.kind]))
+
+    def item(self) -> dict[str, Any]:
+        """Return the entry for `data.noise.from_config`; what is null is left to its defaults."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
 def noise_blocks() -> tuple[type[NoiseBlock], ...]:

@@ -7,6 +7,7 @@ wrote the value. Names that are nearly right are answered with the name that was
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ def describe(error: ValidationError, recipe: RecipeText, schema: type[BaseModel]
     Returns:
         One line for each problem, in the order of the file.
     """
-    tree = _SchemaTree(schema.model_json_schema())
+    tree = _tree_of(schema)
     lines = [_line(problem, recipe, tree) for problem in error.errors(include_url=False)]
     return sorted(lines, key=_line_number)
 
@@ -175,3 +176,8 @@ class _SchemaTree:
                 node = self._root["$defs"].get(node["$ref"].removeprefix("#/$defs/"), {})
             else:
                 return node
+
+
+@functools.cache
+def _tree_of(schema: type[BaseModel]) -> _SchemaTree:
+    return _SchemaTree(schema.model_json_schema())

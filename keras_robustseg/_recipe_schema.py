@@ -296,6 +296,7 @@ class Report(Block):
     """Figures in the run directory."""
 
     overlays: Annotated[int, whole(ge=0, le=1000)] = Field(8, description="samples shown")
+    tensorboard: bool = Field(False, description="logs for TensorBoard in the run directory")
 
 
 class Recipe(Block):

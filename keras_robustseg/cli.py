@@ -20,6 +20,7 @@ import typer
 
 from keras_robustseg import __version__
 from keras_robustseg.errors import RecipeError, RobustSegError, StateError
+from keras_robustseg.training._stop import StopRequested
 
 if TYPE_CHECKING:
     from keras_robustseg.recipes import Recipe
@@ -44,7 +45,7 @@ recipe_app = typer.Typer(
 app.add_typer(recipe_app, name="recipe")
 
 
-class Format(str, enum.Enum):
+class Format(enum.StrEnum):
     """Forms of an exported model."""
 
     saved_model = "saved_model"
@@ -76,11 +77,13 @@ def _guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except RobustSegError as error:
             _fail(str(error), EXIT_BAD_INPUT, error)
-        except PermissionError as error:
+        except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             _fail(f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT, error)
+        except StopRequested as error:
+            _fail(str(error) or "stopped on request; the state is saved", EXIT_STOPPED, error)
+        except KeyboardInterrupt as error:
+            _fail("stopped before a state could be saved", EXIT_FAILED, error)
         except Exception as error:
-            if type(error).__name__ == "StopRequested":
-                _fail(str(error), EXIT_STOPPED, error)
             _fail(f"{type(error).__name__}: {error}", EXIT_FAILED, error)
 
     return run
@@ -163,6 +166,37 @@ def export(
 
     chosen = tuple(form.value for form in formats or [Format.saved_model])
     typer.echo(f"exported: {export_run(folder, formats=chosen, name=name)}")
+
+
+@app.command()
+@_guarded
+def check(
+    target: RecipeOrFolder,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON too.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """List all that is wrong with the data of a recipe, or with a folder or .npz file."""
+    from keras_robustseg import data
+
+    report = data.check(_source(target, overrides))
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    typer.echo(report.text())
+    if report.errors:
+        raise typer.Exit(EXIT_BAD_INPUT)
+
+
+def _source(target: str, overrides: list[str] | None) -> Any:
+    """Return the data of a recipe; a folder or an archive is left to `check` to open."""
+    if Path(target).is_dir() or Path(target).suffix == ".npz":
+        if overrides:
+            raise RecipeError("--set: it changes a recipe, and a folder has none")
+        return target
+    from keras_robustseg import data
+
+    return data.source_from_config(_load(target, overrides).data.source.model_dump())
 
 
 def _load(name: str, overrides: list[str] | None) -> Recipe:

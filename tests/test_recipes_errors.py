@@ -118,7 +118,8 @@ ONE_MISTAKE = [
     (
         "scale: 1.0",
         "target_dice: 1",
-        "8: data.noise.0.target_dice: got 1, expected a number between 0 and 1 (exclusive), or null",
+        "8: data.noise.0.target_dice: got 1, expected a number between 0 and 1 (exclusive), "
+        "or null",
     ),
     (
         "radius: 2}",
@@ -291,7 +292,8 @@ BROKEN_TEXT = [
     ("a: {b: 1, b: 2}", "1: duplicate key `b`, first given at my.yaml:1"),
     (
         "a: !!python/object/apply:os.system [ls]",
-        "1: got the tag 'tag:yaml.org,2002:python/object/apply:os.system'; a recipe has no YAML tags",
+        "1: got the tag 'tag:yaml.org,2002:python/object/apply:os.system'; "
+        "a recipe has no YAML tags",
     ),
     ("a: 1\n---\nb: 2", "2: not valid YAML: but found another document"),
     ("a: *b", "1: not valid YAML: found undefined alias"),
