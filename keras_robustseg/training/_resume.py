@@ -125,7 +125,8 @@ class ExactResume(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Write the epoch's row; the position is now the start of the next epoch."""
         skipped = int(ops.convert_to_numpy(self.model.skipped_steps))
-        self.history.append({"epoch": epoch, **(logs or {}), "skipped_steps": skipped})
+        row = {"epoch": epoch, **(logs or {}), "skipped_steps": skipped}
+        self.history.append({**row, "phase": self.model.phase})
         self._epoch, self._batch, self._first = epoch + 1, 0, 0
         if skipped > self.max_skipped_steps:
             raise TrainingError(

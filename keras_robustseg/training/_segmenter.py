@@ -145,6 +145,16 @@ class RobustSegmenter(keras.Model):
         self.warmup_end.assign(round(self.label_model.warmup * total_steps))
         self.finetune_start.assign(round((1.0 - self.label_model.finetune) * total_steps))
 
+    @property
+    def phase(self) -> str:
+        """What the last step was: "supervised", "warm-up", "correction" or "fine-tuning"."""
+        if self.label_model is None:
+            return "supervised"
+        last, warm, fine = (
+            int(ops.convert_to_numpy(v)) for v in (self.step, self.warmup_end, self.finetune_start)
+        )
+        return "warm-up" if last <= warm else "correction" if last <= fine else "fine-tuning"
+
     def compute_loss(
         self,
         x: Any = None,

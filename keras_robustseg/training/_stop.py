@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 
-class StopRequested(BaseException):  # noqa: N818 - it is no error, as KeyboardInterrupt is none
+class StopRequested(BaseException):
     """Training was stopped on request with its state saved; the command line exits with 75."""
 
 
