@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,16 @@ import pytest
 from data_files import SIZE, blob, write_nifti, write_nnunet, write_pairs
 from PIL import Image
 
-from keras_robustseg.data import Example, FolderSource, NpzSource, Sample, Source, check, guard
+from keras_robustseg.data import (
+    Example,
+    FolderSource,
+    NpzSource,
+    Sample,
+    Source,
+    check,
+    guard,
+    guard_listing,
+)
 from keras_robustseg.errors import DataError
 
 CLASSES = ["background", "cell"]
@@ -213,9 +223,10 @@ def test_whole_set_problems(tmp_path, rng):
         Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "masks" / f"{index:02d}.png")
     table = {f"{i:02d}": split for i, split in enumerate(["train"] * 3 + ["test"] * 3)}
     (tmp_path / "s.json").write_text(json.dumps(table))
-    report = check(
-        FolderSource(tmp_path, classes=CLASSES, split_file=tmp_path / "s.json", group="^0")
-    )
+    source = FolderSource(tmp_path, classes=CLASSES, split_file=tmp_path / "s.json", group="^0")
+    with pytest.raises(DataError, match="0: is in more than one split"):
+        guard_listing(source)
+    report = check(source)
     assert [(p.kind, p.file, p.value, p.count) for p in report.errors] == [
         ("group_crosses_splits", "0", "3 train, 3 test", 6),
         ("class_absent", "train", "class cell", 0),
@@ -257,6 +268,29 @@ def test_bare_folders_are_guessed(tmp_path, rng):
         (problem,) = check(tmp_path / name).problems
         assert problem.kind == "layout"
         assert message in problem.message
+
+
+def test_names_that_are_no_text(tmp_path, rng):
+    """A file name of bytes that are no UTF-8 does not stop the listing or the printing."""
+    write_pairs(tmp_path, rng, number=4)
+    name = b"\xff\xfe.png".decode("utf-8", "surrogateescape")
+    (tmp_path / "images" / name).write_bytes(b"no picture")
+    report = check(FolderSource(tmp_path, classes=CLASSES, val=0.3, test=0.3))
+    assert {p.kind for p in report.problems} == {"unreadable", "missing_partner"}
+    assert "images/\\udcff\\udcfe.png" in report.text()
+    assert json.dumps(report.to_dict()).encode()
+
+
+def test_decoders_do_not_write_beside_the_report(tmp_path, rng, caplog):
+    """nibabel logs what it trips over without the file's name; the report has it all."""
+    write_nnunet(tmp_path, rng, number=3)
+    path = tmp_path / "labelsTr" / "case1.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[70:72] = b"\xff\x7f"
+    path.write_bytes(gzip.compress(bytes(content)))
+    found = [p.file for p in check(tmp_path).errors if p.kind == "unreadable"]
+    assert found == [str(path)]
+    assert caplog.records == []
 
 
 def test_npz_samples_are_checked_alike(tmp_path, rng):

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from keras_robustseg.data._check_guard import guard
+from keras_robustseg.data._check_guard import guard, raise_first
 from keras_robustseg.data._check_layout import open_folder
 from keras_robustseg.data._check_report import CheckReport
-from keras_robustseg.data._check_summary import count, survey, whole_set_problems
+from keras_robustseg.data._check_summary import count, crossing_groups, survey, whole_set_problems
 from keras_robustseg.data._problem import HEADINGS, BadFile, Problem
 from keras_robustseg.data._source import Source
 from keras_robustseg.errors import DataError
@@ -64,9 +64,7 @@ def guard_listing(source: Source) -> None:
     Raises:
         DataError: Masks without an image, two samples of one name, a group in two splits ...
     """
-    errors = [problem for problem in source.listing_problems if not problem.warning]
-    if errors:
-        raise BadFile(errors[0], len(errors) - 1)
+    raise_first([*source.listing_problems, *crossing_groups(source)])
 
 
 def _layout_problem(error: DataError, root: str) -> Problem:

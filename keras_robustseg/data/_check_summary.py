@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from keras_robustseg.data._problem import Problem
-from keras_robustseg.data._source import SPLITS, Source
+from keras_robustseg.data._source import SPLITS, VOID, Source
 
-__all__ = ["Survey", "count", "survey", "whole_set_problems"]
+__all__ = ["Survey", "count", "crossing_groups", "survey", "whole_set_problems"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,9 @@ def survey(source: Source, index: int) -> Survey:
     if example is None:
         return Survey(tuple(problems))
     classes = len(source.classes)
-    labels = np.clip(example.mask.astype(np.intp).ravel() + 1, 0, classes)
-    pixels = np.bincount(labels, minlength=classes + 1)
+    known = (example.mask >= VOID) & (example.mask < classes)  # the rest is reported already
+    labels = np.where(known, example.mask, VOID).astype(np.intp) - VOID
+    pixels = np.bincount(labels.ravel(), minlength=classes + 1)
     size, channels = example.image.shape[:-1], example.image.shape[-1]
     return Survey(tuple(problems), pixels, size, channels, example.spacing)
 
@@ -91,14 +92,15 @@ def _is_void(found: Survey) -> bool:
 def whole_set_problems(source: Source, surveys: Sequence[Survey]) -> list[Problem]:
     """Problems that no single sample shows."""
     return [
-        *_groups(source),
+        *crossing_groups(source),
         *_absent(source, surveys),
         *_masks_without(source, surveys),
         *_mixed_spacing(source, surveys),
     ]
 
 
-def _groups(source: Source) -> list[Problem]:
+def crossing_groups(source: Source) -> list[Problem]:
+    """A problem for every patient or volume that is in more than one split."""
     splits: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for sample in source.samples:
         if sample.group is not None:

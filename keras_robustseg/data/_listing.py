@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from keras_robustseg.data._files import extension, stem
-from keras_robustseg.data._problem import Problem
+from keras_robustseg.data._problem import Problem, printable
 from keras_robustseg.errors import DataError
 
 __all__ = ["case_clashes", "list_files", "named", "pair_channels", "pair_masks"]
@@ -53,9 +53,10 @@ def _visible(name: str) -> bool:
 
 
 def _name(path: Path, folder: Path) -> str:
-    """Path below the folder without extension. Systems spell accents differently: NFC is one."""
+    """Path below the folder without extension, as text that can be written anywhere."""
     relative = path.relative_to(folder).parent / stem(path)
-    return unicodedata.normalize("NFC", relative.as_posix())
+    # Systems spell accents differently (NFC, NFD), and names may hold bytes that are no text.
+    return unicodedata.normalize("NFC", printable(relative.as_posix()))
 
 
 def named(

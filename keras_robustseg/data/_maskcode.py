@@ -123,7 +123,10 @@ class MaskCode:
             if wrong.any():
                 return np.full(pixels.shape, VOID, np.int16), problems
             pixels = np.clip(whole, _LOW - 1, _HIGH + 1).astype(np.int32)
-        mask = self._table[_table_index(pixels)]
+        if pixels.dtype == np.uint8:  # nearly all masks: a small table, no copy of the indices
+            mask = self._table[1 - _LOW : 257 - _LOW].take(pixels)
+        else:
+            mask = self._table[_table_index(pixels)]
         return self._refuse_unknown(mask, pixels, path, problems)
 
     def _refuse_unknown(

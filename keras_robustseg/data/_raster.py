@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -55,9 +57,22 @@ class Raster:
     lossy: bool = False
 
 
+_decoding = contextvars.ContextVar("decoding", default=False)
+
+
+def _outside_decoding(record: logging.LogRecord) -> bool:
+    return not _decoding.get()
+
+
+# These libraries also log what they trip over, without the file's name; our error has it.
+for _name in ("tifffile", "nibabel.global"):
+    logging.getLogger(_name).addFilter(_outside_decoding)
+
+
 @contextlib.contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
     """Turns every failure of a decoder into a `DataError` that names the file."""
+    token = _decoding.set(True)
     try:
         yield
     except BadFile:
@@ -74,6 +89,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
                 expected=f"a complete {what} file",
             )
         ) from error
+    finally:
+        _decoding.reset(token)
 
 
 def require_file(path: Path) -> None:
