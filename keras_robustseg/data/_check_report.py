@@ -13,6 +13,21 @@ __all__ = ["CheckReport"]
 
 _LINES = 20
 _WIDTH = 60
+# Kinds whose heading says it all: the message of each file would only repeat it.
+_PLAIN = {
+    "label_out_of_range",
+    "non_integer_mask",
+    "float_mask",
+    "jpeg_mask",
+    "palette_mask",
+    "colour_mask",
+    "not_finite",
+    "mixed_channels",
+    "empty_mask",
+    "void_mask",
+    "mixed_spacing",
+    "unknown_file",
+}
 _COLUMNS = ("file", "value", "count", "first", "expected", "what")
 
 
@@ -86,8 +101,9 @@ def _row(problem: Problem, root: str) -> tuple[str, ...]:
     first = "" if problem.first_position is None else str(list(problem.first_position))
     count = "" if problem.count is None else str(problem.count)
     file = problem.file.removeprefix(root).lstrip("/\\") if root else problem.file
+    message = "" if problem.kind in _PLAIN else problem.message
     cells = (problem.value or "", count, first, problem.expected or "")
-    return (file or problem.file, *(_cut(cell) for cell in cells), problem.message)
+    return (file or problem.file, *(_cut(cell) for cell in cells), message)
 
 
 def _cut(cell: str) -> str:

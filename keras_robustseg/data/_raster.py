@@ -80,12 +80,12 @@ def reading(path: Path, what: str) -> Iterator[None]:
     # Decoders raise whatever they stumble on (struct.error, zlib.error, KeyError, SyntaxError,
     # MemoryError ...): a damaged file must never end in their traceback.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split()).removesuffix(f" {str(path)!r}")[:200]
         raise BadFile(
             Problem(
                 file=str(path),
                 kind="unreadable",
-                message=f"cannot be read as {what}: {reason}",
+                message=f"cannot be read as {what}: {reason or type(error).__name__}",
                 expected=f"a complete {what} file",
             )
         ) from error
