@@ -49,6 +49,7 @@ def test_noise_is_the_same_in_another_process():
         "from keras_robustseg.data import noise\n"
         "m = np.zeros((32, 32), int); m[8:20, 9:25] = 1\n"
         "print(noise.reader()(m, seed=(0, 'a')).sum(), noise.markov(20)(m, seed=(0, 'b')).sum())\n"
+        "import sys; assert not {'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)\n"
     )
     outputs = {
         subprocess.run(

@@ -125,3 +125,15 @@ def test_an_items_own_seed_changes_only_its_draws():
 def test_config_errors_name_the_kind_and_the_field(item, message):
     with pytest.raises(RecipeError, match=message):
         noise.from_config([item])
+
+
+def test_every_default_recipe_block_builds_its_noise():
+    from keras_robustseg._recipe_noise import noise_blocks
+
+    mask = blobs(1)[0]
+    for block in noise_blocks():
+        kind = block.model_fields["kind"].default
+        item = {**block(kind=kind).model_dump(), "probability": 1.0}
+        made = noise.from_config([item], num_classes=3)
+        assert noise.describe(made, 0)[0] == kind
+        assert made(mask, seed=0).max() <= 2

@@ -44,7 +44,9 @@ FIELDS: dict[str, dict[str, Field]] = {
         "scale": Field(1.0, 0.0, 20.0, "strength; 1 = radiologists, 0 = no noise"),
         "missing": Field(0.0, 0.0, 1.0, "probability that an object is not marked at all"),
         "max_radius": Field(32.0, 0.5, 1e6, "px; equivalent radius where noise stops growing"),
-        "keep_largest": Field(True, None, None, "bool; one piece per object, as fitted"),
+        "keep_largest": Field(
+            True, None, None, "bool; one piece per object, as fitted; false for nets and shells"
+        ),
         "physical": Field(False, None, None, "bool; 0.68 mm, not 1 px, is the unit"),
     },
     "dilate": {
