@@ -1,3 +1,56 @@
-"""Train Keras segmentation networks on masks that are wrong in places."""
+"""Train Keras segmentation networks on masks that are wrong in places.
+
+    RobustSegmenter, labels.Pencil      train, and correct the masks on the way
+    losses, metrics, models             for `model.compile` and `model.fit`
+    data, noise                         sources, checks, annotation noise, the input pipeline
+    load_recipe, train, resume          the same from a recipe file, as `robustseg` does
+
+Names load on first use, so that `robustseg --help` and a wrong recipe answer at once. The classes
+that Keras must know to read a saved model are registered as soon as Keras itself is imported,
+before or after this package.
+"""
+
+from importlib import import_module as _import_module
+
+from wrapt import register_post_import_hook as _after_import
+
+from keras_robustseg._lazy import attach as _attach
 
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = _attach(
+    __name__,
+    {
+        "DataError": "errors",
+        "ExactResume": "training",
+        "ExportError": "errors",
+        "Recipe": "recipes",
+        "RecipeError": "errors",
+        "RobustSegError": "errors",
+        "RobustSegmenter": "training",
+        "StateError": "errors",
+        "TrainingError": "errors",
+        "data": "",
+        "evaluate": "run",
+        "export": "",
+        "labels": "",
+        "load_recipe": "recipes",
+        "losses": "",
+        "metrics": "",
+        "models": "",
+        "noise": "data",
+        "report": "",
+        "resume": "run",
+        "train": "run",
+        "training": "",
+    },
+)
+
+
+def _register(keras: object) -> None:
+    """Make the package's classes known to Keras."""
+    for room in ("losses", "labels", "metrics._counting", "models", "training._segmenter"):
+        _import_module(f"{__name__}.{room}")
+
+
+_after_import(_register, "keras")
