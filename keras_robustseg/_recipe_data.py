@@ -201,3 +201,18 @@ class DataBlock(Block):
     )
     noise_splits: tuple[Literal["train", "val"], ...] = Field(("train", "val"), strict=False)
     limit: Limit = Limit()
+
+    @field_validator("noise")
+    @classmethod
+    def _shares_of_all(cls, noise: tuple[Noise, ...]) -> tuple[Noise, ...]:
+        total = sum(item.probability for item in noise)
+        if total > 1 + 1e-9:
+            raise wrong(f"probabilities of at most 1 together, and these make {total:g}")
+        return noise
+
+    @field_validator("noise_splits")
+    @classmethod
+    def _once(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(splits)) < len(splits):
+            raise wrong("each split once")
+        return splits

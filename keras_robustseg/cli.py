@@ -159,13 +159,24 @@ def export(
     name: Annotated[
         str | None, typer.Option(help="Folder under saved_models/; the recipe's name by default.")
     ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Image size of a LiteRT file, as 128x128.")
+    ] = None,
 ) -> None:
     """Write the network of a run for serving: SavedModel, ONNX, LiteRT."""
     _require_run(folder)
+    chosen = tuple(form.value for form in formats or [Format.saved_model])
+    sizes = None if size is None else _sizes(size)
     from keras_robustseg.export import export_run
 
-    chosen = tuple(form.value for form in formats or [Format.saved_model])
-    typer.echo(f"exported: {export_run(folder, formats=chosen, name=name)}")
+    typer.echo(f"exported: {export_run(folder, formats=chosen, name=name, size=sizes)}")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = text.lower().split("x")
+    if not 2 <= len(sizes) <= 3 or not all(part.isdecimal() and int(part) for part in sizes):
+        raise RecipeError(f"--size: got {text!r}, expected two or three sizes such as 128x128")
+    return tuple(int(part) for part in sizes)
 
 
 @app.command()
@@ -178,9 +189,10 @@ def check(
     overrides: Overrides = None,
 ) -> None:
     """List all that is wrong with the data of a recipe, or with a folder or .npz file."""
-    from keras_robustseg import data
+    _, source = _open(target, overrides)
+    from keras_robustseg.data import check as check_data
 
-    report = data.check(_source(target, overrides))
+    report = check_data(source)
     if json_file is not None:
         json_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     typer.echo(report.text())
@@ -188,15 +200,47 @@ def check(
         raise typer.Exit(EXIT_BAD_INPUT)
 
 
-def _source(target: str, overrides: list[str] | None) -> Any:
-    """Return the data of a recipe; a folder or an archive is left to `check` to open."""
+@app.command()
+@_guarded
+def noise(
+    target: RecipeOrFolder,
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("noise.png"),
+    kinds: Annotated[
+        list[str] | None, typer.Option("--kind", help="Show this kind, not the recipe's noise.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, max=50, help="Rows of the grid.")] = 4,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what is done to each mask, as JSON lines."),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show what annotation noise does to a few masks of a recipe or folder."""
+    recipe, source = _open(target, overrides)
+    from keras_robustseg._cli_noise import preview_noise, write_manifest
+    from keras_robustseg.data._check_layout import open_folder
+
+    if isinstance(source, str):
+        source, _ = open_folder(source)
+    items = [block.item() for block in recipe.data.noise] if recipe else []
+    seed, splits = (recipe.seed, recipe.data.noise_splits) if recipe else (0, ("train",))
+    if manifest is not None:
+        rows = write_manifest(source, items, manifest, seed=seed, splits=splits)
+        typer.echo(f"written: {manifest} ({rows} masks)")
+    preview_noise(source, items, out, kinds=kinds or (), samples=samples, seed=seed)
+    typer.echo(f"written: {out}")
+
+
+def _open(target: str, overrides: list[str] | None) -> tuple[Recipe | None, Any]:
+    """Return a recipe and its data; of a folder or an archive there is only its path."""
     if Path(target).is_dir() or Path(target).suffix == ".npz":
         if overrides:
             raise RecipeError("--set: it changes a recipe, and a folder has none")
-        return target
-    from keras_robustseg import data
+        return None, target
+    recipe = _load(target, overrides)
+    from keras_robustseg.data import source_from_config
 
-    return data.source_from_config(_load(target, overrides).data.source.model_dump())
+    return recipe, source_from_config(recipe.data.source.model_dump())
 
 
 def _load(name: str, overrides: list[str] | None) -> Recipe:

@@ -99,13 +99,35 @@ def test_other_commands_hand_over_their_arguments(calls):
     _invoke("resume", "run")
     _invoke("evaluate", "run")
     _invoke("export", "run")
-    _invoke("export", "run", "--format", "onnx", "--format", "litert", "--name", "mine")
+    _invoke(
+        "export",
+        "run",
+        "--format",
+        "onnx",
+        "--format",
+        "litert",
+        "--name",
+        "mine",
+        "--size",
+        "64x48",
+    )
     assert calls == [
         ("resume", (Path("run"),), {}),
         ("evaluate", (Path("run"),), {}),
-        ("export", (Path("run"),), {"formats": ("saved_model",), "name": None}),
-        ("export", (Path("run"),), {"formats": ("onnx", "litert"), "name": "mine"}),
+        ("export", (Path("run"),), {"formats": ("saved_model",), "name": None, "size": None}),
+        (
+            "export",
+            (Path("run"),),
+            {"formats": ("onnx", "litert"), "name": "mine", "size": (64, 48)},
+        ),
     ]
+
+
+@pytest.mark.parametrize("size", ["64", "0x64", "axb", "1x2x3x4", ""])
+def test_a_wrong_export_size_is_bad_input(calls, size):
+    Path("run").mkdir()
+    assert "--size: got" in _invoke("export", "run", "--size", size, code=2).stderr
+    assert not calls
 
 
 @pytest.mark.parametrize("command", ["resume", "evaluate", "export"])

@@ -16,7 +16,7 @@ data:
   noise:
     - kind: reader
       scale: 1.0
-    - {kind: dilate, radius: 2}
+    - {kind: dilate, probability: 0, radius: 2}
   noise_splits: [train]
   limit: {train: 8}
 pipeline:
@@ -109,6 +109,12 @@ ONE_MISTAKE = [
         "8: data.noise.0.scale: got -1.0, expected a number from 0 to 20, "
         "or a list [low, high] of two",
     ),
+    (
+        "scale: 1.0",
+        "probability: 0.5\n    - {kind: erode, probability: 0.6}",
+        "6: data.noise: got a list of 3, expected probabilities of at most 1 together, "
+        "and these make 1.1",
+    ),
     ("scale: 1.0", "scal: 1.0", "8: data.noise.0.scal: unknown field; did you mean `scale`?"),
     (
         "scale: 1.0",
@@ -131,6 +137,11 @@ ONE_MISTAKE = [
         "radius: 2}",
         "relative: yes}",
         "9: data.noise.1.relative: got 'yes', expected true or false; write true or false",
+    ),
+    (
+        "noise_splits: [train]",
+        "noise_splits: [val, val]",
+        "10: data.noise_splits: got a list of 2, expected each split once",
     ),
     (
         "noise_splits: [train]",
@@ -338,7 +349,9 @@ def test_broken_text_gives_one_exact_line(tmp_path, monkeypatch, text, tail):
 
 def test_all_mistakes_are_listed_in_the_order_of_the_file(tmp_path, monkeypatch):
     text = BASE
-    chosen = [ONE_MISTAKE[index] for index in (4, 9, 17, 31, 39, 47, 52)]
+    fields = ("seed: -1", "scal: 1.0", "crop: 32", "cache: ram", "warmup: 30", "epoch: 2")
+    chosen = [case for case in ONE_MISTAKE if case[1] in fields]
+    assert len(chosen) == len(fields)
     for old, new, _ in chosen:
         text = text.replace(old, new)
     expected = [_full(tail) for _, _, tail in chosen]
