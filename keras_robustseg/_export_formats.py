@@ -85,12 +85,8 @@ def _onnx(served: keras.Model, directory: Path, fixed: None) -> float | None:
 
 
 def _litert(served: keras.Model, directory: Path, fixed: tuple[int, ...]) -> float:
-    spec = tf.TensorSpec((1, *fixed, served.input_shape[-1]), tf.float32, name="images")
     with tempfile.TemporaryDirectory() as folder:
-        archive = keras.export.ExportArchive()
-        archive.track(served)
-        archive.add_endpoint("serve", lambda images: served(images, training=False), [spec])
-        archive.write_out(folder, verbose=False)
+        write_saved_model(served, Path(folder), fixed)
         try:
             # The converter's default: operations of the stock interpreter only.
             content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()

@@ -65,21 +65,31 @@ def serving_model(network: keras.Model) -> keras.Model:
     return keras.Model(image, outputs, name=f"{network.name}_serving")
 
 
-def write_saved_model(served: keras.Model, directory: Path) -> None:
-    """Write a SavedModel with the signatures of `signatures_of(served)`."""
-    spec = tf.TensorSpec(served.input_shape, tf.float32, name="images")
+def write_saved_model(
+    served: keras.Model, directory: Path, fixed: tuple[int, ...] | None = None
+) -> None:
+    """Write a SavedModel with the signature `serving_default`, and the pictures' where they fit.
+
+    Args:
+        served: what `serving_model` built.
+        directory: where to; other files in it are left alone.
+        fixed: write for one image of this spatial size, without pictures.
+    """
+    shape = (1, *fixed, served.input_shape[-1]) if fixed else served.input_shape
+    spec = tf.TensorSpec(shape, tf.float32, name="images")
     # One trace for all signatures: tracing the network is most of the time of an export.
-    run = tf.function(lambda images: served(images, training=False), input_signature=[spec])
-    archive = keras.export.ExportArchive()
-    archive.track(served)
-    archive.add_endpoint("serving_default", run, [spec])
-    if serves_pictures(served):
-        pictures = [tf.TensorSpec((None,), tf.string, name="images")]
-        archive.add_endpoint("serve_png", _picture_endpoint(served, run, "mask_png"), pictures)
+    run = tf.function(
+        lambda images: served(images, training=False), input_signature=[spec], autograph=False
+    )
+    signatures = {"serving_default": run}
+    if serves_pictures(served) and not fixed:
+        signatures["serve_png"] = _picture_endpoint(served, run, "mask_png")
         # TensorFlow Serving's JSON sends a string as base64 only under a name that ends so.
-        in_json = _picture_endpoint(served, run, "mask_png_bytes")
-        archive.add_endpoint("serve_png_json", in_json, pictures)
-    archive.write_out(str(directory), verbose=False)
+        signatures["serve_png_json"] = _picture_endpoint(served, run, "mask_png_bytes")
+    # Keras' own export archive would write every weight twice.
+    module = tf.Module()
+    module.weights = [variable.value for variable in served.variables]
+    tf.saved_model.save(module, str(directory), signatures=signatures)
 
 
 def serves_pictures(served: keras.Model) -> bool:
@@ -89,10 +99,13 @@ def serves_pictures(served: keras.Model) -> bool:
 
 def _picture_endpoint(
     served: keras.Model, run: Callable[[Any], dict[str, Any]], encoded_name: str
-) -> Callable[[Any], dict[str, Any]]:
+) -> Any:
     classes = served.output["probabilities"].shape[-1]
     pixel = tf.uint8 if classes <= 256 else tf.uint16
 
+    spec = tf.TensorSpec((None,), tf.string, name="images")
+
+    @tf.function(input_signature=[spec], autograph=False)
     def serve(images: Any) -> dict[str, Any]:
         pictures = _decode_batch(images, served.input_shape[-1])
         outputs = run(tf.ensure_shape(pictures, served.input_shape))
