@@ -123,7 +123,7 @@ def results(model, data):
 
 @each_loss
 def test_compiled_model_survives_saving(case, rng, tmp_path):
-    data, model = training_data(rng), small_model(case.make(ignore_class=2), jit_compile=False)
+    data, model = training_data(rng), small_model(case.make(ignore_class=2), run_eagerly=True)
     model.fit(*data[:2], sample_weight=data[2], verbose=0)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")

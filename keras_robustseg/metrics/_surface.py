@@ -46,11 +46,11 @@ def surface_distances(
     Example:
         `surface_distances([[1, 0, 0]], [[0, 0, 1]], spacing=(1, 0.5))  # [1.], [1.]`
     """
-    pred, true = np.asarray(pred) != 0, np.asarray(true) != 0
-    scale = _scale(pred, true, spacing)
-    if not pred.any() or not true.any():
+    masks: tuple[BoolArray, BoolArray] = np.asarray(pred) != 0, np.asarray(true) != 0
+    scale = _scale(*masks, spacing)
+    if not all(mask.any() for mask in masks):
         return np.empty(0), np.empty(0)
-    points_pred, points_true = (np.argwhere(_surface(mask)) * scale for mask in (pred, true))
+    points_pred, points_true = (np.argwhere(_surface(mask)) * scale for mask in masks)
     from_pred, _ = cKDTree(points_true).query(points_pred)
     from_true, _ = cKDTree(points_pred).query(points_true)
     return from_pred, from_true
