@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,6 +68,8 @@ def _onnx(served: keras.Model, directory: Path, fixed: None) -> float | None:
     path = directory / ONNX_FILE
     served(_probe_image(served))  # Keras exports only what was called before
     try:
+        for package in ("onnx", "tf2onnx"):
+            importlib.import_module(package)
         served.export(str(path), format="onnx", verbose=False)
     except ImportError as error:
         raise ExportError(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robustseg.models import CropLike, PadToMultiple
+from keras_robustseg.models import CropLike, PadToMultiple, ResizeLike
 
 SIZES = [(8, 16), (13, 6), (1, 3), (2, 9), (5, 1, 7)]
 
@@ -34,6 +34,22 @@ def test_sizes_unknown_until_run_time_stay_unknown_in_the_graph():
     padded = PadToMultiple(4)(image)
     assert padded.shape == (None, None, 16, 1)
     assert CropLike()([padded, image]).shape == (None, None, 13, 1)
+
+
+@pytest.mark.parametrize("size", [(9, 14), (3, 4), (1, 30), (6, 7)])
+def test_resizing_equals_keras_where_keras_can(size):
+    x = np.random.default_rng(5).normal(size=(2, 6, 7, 3)).astype("float32")
+    got = ResizeLike()([x, np.zeros((2, *size, 1), "float32")])
+    expected = keras.ops.image.resize(x, size, data_format="channels_last")
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_resizing_keeps_straight_lines_straight_in_volumes():
+    x = np.arange(4.0, dtype="float32").reshape(1, 1, 4, 1, 1) * np.ones((1, 2, 1, 3, 1), "float32")
+    got = keras.ops.convert_to_numpy(ResizeLike()([x, np.zeros((1, 3, 8, 5, 1), "float32")]))
+    assert got.shape == (1, 3, 8, 5, 1)
+    line = np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3)
+    np.testing.assert_allclose(got, np.broadcast_to(line[:, None, None], got.shape), atol=1e-6)
 
 
 def test_config_round_trip():

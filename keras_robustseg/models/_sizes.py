@@ -106,11 +106,26 @@ class CropLike(keras.layers.Layer):
         return (x[0], *reference[1:-1], x[-1])
 
 
+def _interpolate(x: Any, axis: int, size: Any) -> Any:
+    """Linear interpolation along one axis to `size` pixels, pixel centres at half numbers."""
+    length = ops.shape(x)[axis]
+    scale = ops.cast(length, "float32") / ops.cast(size, "float32")
+    position = (ops.arange(size, dtype="float32") + 0.5) * scale - 0.5
+    position = ops.clip(position, 0.0, ops.cast(length - 1, "float32"))
+    low = ops.cast(ops.floor(position), "int32")
+    high = ops.minimum(low + 1, length - 1)
+    share = ops.cast(position - ops.cast(low, "float32"), x.dtype)
+    share = ops.reshape(share, (-1,) + (1,) * (len(x.shape) - 1 - axis))
+    return ops.take(x, low, axis=axis) * (1 - share) + ops.take(x, high, axis=axis) * share
+
+
 @keras.saving.register_keras_serializable(package="keras_robustseg")
 class ResizeLike(keras.layers.Layer):
-    """Resize `x` bilinearly to the height and width of `reference` (2-D only).
+    """Resize `x` to the spatial size of `reference`, linearly along each axis.
 
-    Shapes: [x (B, h, w, ch), reference (B, H, W, any)] -> (B, H, W, ch).
+    Unlike `keras.ops.image.resize` it takes sizes that are known at run time only, and volumes.
+
+    Shapes: [x (B, *s, ch), reference (B, *S, any)] -> (B, *S, ch).
 
     Example:
         `ResizeLike()([coarse_logits, images])`
@@ -119,13 +134,13 @@ class ResizeLike(keras.layers.Layer):
     def call(self, inputs: list[Any]) -> Any:
         """Return the resized tensor."""
         x, reference = inputs
-        return ops.image.resize(
-            x, ops.shape(reference)[1:3], interpolation="bilinear", data_format="channels_last"
-        )
+        for axis, size in enumerate(ops.shape(reference)[1:-1], start=1):
+            x = _interpolate(x, axis, size)
+        return x
 
     def compute_output_shape(
         self, input_shape: list[tuple[int | None, ...]]
     ) -> tuple[int | None, ...]:
-        """Return `reference`'s height and width with the channels of `x`."""
+        """Return `reference`'s spatial shape with the channels of `x`."""
         x, reference = input_shape
-        return (x[0], *reference[1:3], x[-1])
+        return (x[0], *reference[1:-1], x[-1])
