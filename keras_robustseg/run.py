@@ -3,6 +3,7 @@
 A run directory holds
 
     recipe.yaml, recipe.json   the recipe with every default written out
+    source.json                the data: classes, licence, whether images are rendered
     environment.json           versions, machine, threads
     state/                     what an exact resume needs
     history.csv                a row an epoch
@@ -65,6 +66,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, *, verbose: int | None =
         parts = build_parts(recipe, out)
         write_text_atomic(out / "recipe.yaml", dump(recipe))
         write_json_atomic(out / "recipe.json", recipe.resolved())
+        write_json_atomic(out / "source.json", _described(parts))
         write_json_atomic(out / "environment.json", environment())
         return _train_and_finish(parts, out, verbose)
 
@@ -175,6 +177,12 @@ def _finish(parts: Parts, saver: ExactResume, out: Path, seconds: float) -> dict
     write_json_atomic(out / "metrics.json", result)
     print(metrics_table(result))
     return result
+
+
+def _described(parts: Parts) -> dict[str, Any]:
+    source = parts.source
+    names = ("name", "classes", "channels", "dims", "rendered", "notice")
+    return {name: getattr(source, name) for name in names}
 
 
 def environment() -> dict[str, Any]:

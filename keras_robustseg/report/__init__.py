@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = attach(
         "metrics_table": "_tables",
         "nest": "_tables",
         "overlays": "_overlays",
+        "preview": "_noise_figure",
         "scores": "_tables",
         "write_metrics": "_tables",
     },

@@ -63,6 +63,8 @@ def _apply_if(ok: Any, optimizer: Any, gradients: list[Any], weights: list[Any])
     import tensorflow as tf
 
     pairs = [(g, v) for g, v in zip(gradients, weights, strict=True) if g is not None]
+    if not pairs:
+        return  # a frozen network: only label rows learn
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
         # Optimizers synchronise replicas, which is not allowed inside a condition: a zero
         # gradient is the nearest thing to no step.
