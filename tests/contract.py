@@ -159,6 +159,15 @@ def loss_reads_no_void_pixel(case: Case, rng: np.random.Generator) -> None:
         assert not gradient[hidden].any()
 
 
+def loss_is_as_if_void_were_cut_out(case: Case, rng: np.random.Generator) -> None:
+    """An image with void pixels costs what the rest of it costs alone."""
+    y_pred, y_true = logits(rng, 1, 40), ids(rng, 1, 40, low=0)
+    hidden = rng.random((1, 40)) < 0.3
+    alone = case.make()(y_true[~hidden][None], y_pred[~hidden][None])
+    for mask, weight in ((np.where(hidden, -1, y_true), None), (y_true, ~hidden)):
+        np.testing.assert_allclose(case.make()(mask, y_pred, weight), alone, rtol=1e-5)
+
+
 def loss_shows_what_is_broken(case: Case, rng: np.random.Generator) -> None:
     """A NaN logit, or a class id that means nothing, makes the loss NaN: never a quiet number."""
     y_pred, y_true = logits(rng, 2, 4, 5), ids(rng, 2, 4, 5, low=0)

@@ -40,6 +40,7 @@ def test_loss_is_finite(case, name):
     "promise",
     [
         contract.loss_reads_no_void_pixel,
+        contract.loss_is_as_if_void_were_cut_out,
         contract.loss_shows_what_is_broken,
         contract.loss_ignores_the_scale_of_weights,
         contract.loss_descends,
