@@ -74,13 +74,14 @@ def write_saved_model(
         served: what `serving_model` built.
         directory: where to; other files in it are left alone.
         fixed: write for one image of this spatial size, without pictures.
+
+    Raises:
+        ExportError: a layer needs sizes that the network's input leaves open.
     """
     shape = (1, *fixed, served.input_shape[-1]) if fixed else served.input_shape
     spec = tf.TensorSpec(shape, tf.float32, name="images")
     # One trace for all signatures: tracing the network is most of the time of an export.
-    run = tf.function(
-        lambda images: served(images, training=False), input_signature=[spec], autograph=False
-    )
+    run = _traced(served, spec)
     signatures = {"serving_default": run}
     if serves_pictures(served) and not fixed:
         signatures["serve_png"] = _picture_endpoint(served, run, "mask_png")
@@ -90,6 +91,21 @@ def write_saved_model(
     module = tf.Module()
     module.weights = [variable.value for variable in served.variables]
     tf.saved_model.save(module, str(directory), signatures=signatures)
+
+
+def _traced(served: keras.Model, spec: Any) -> Any:
+    run = tf.function(
+        lambda images: served(images, training=False), input_signature=[spec], autograph=False
+    )
+    try:
+        run.get_concrete_function()
+    except (TypeError, ValueError) as error:  # TensorFlow's own error here is a TypeError
+        raise ExportError(
+            f"{served.name}: cannot be traced for images of shape {tuple(spec.shape)}: "
+            f"{str(error).strip().splitlines()[0]} Some layers (bilinear UpSampling2D is one) "
+            "need sizes that are known beforehand: build the network with a fixed input_shape."
+        ) from error
+    return run
 
 
 def serves_pictures(served: keras.Model) -> bool:

@@ -228,6 +228,14 @@ def test_a_model_without_known_input_is_refused(tmp_path):
         export_network(Custom(), tmp_path / "model", classes=CLASSES)
 
 
+def test_layers_that_need_known_sizes_are_told_from_damage(tmp_path):
+    image = keras.Input((None, None, 1))
+    up = keras.layers.UpSampling2D(2, interpolation="bilinear")(keras.layers.MaxPooling2D()(image))
+    network = keras.Model(image, keras.layers.Conv2D(2, 1)(up))
+    with pytest.raises(ExportError, match="fixed input_shape"):
+        export_network(network, tmp_path / "model", classes=CLASSES[:2])
+
+
 def test_a_place_that_cannot_be_written_is_named(network, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="file"):
