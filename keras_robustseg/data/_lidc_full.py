@@ -233,15 +233,15 @@ def _window_masks(drawn: list[list[Outline]]) -> np.ndarray | None:
     low = points.min(axis=0)
     extent = tuple((points.max(axis=0) - low + 1)[::-1])
     whole = np.zeros((READERS, *extent), dtype=bool)
-    for reader, outlines in enumerate(drawn):
-        whole[reader] = rasterise(outlines, corner=(low[1], low[0]), shape=extent)
+    for slot, outlines in enumerate(drawn):
+        whole[slot] = rasterise(outlines, corner=(low[1], low[0]), shape=extent)
     rows, columns = np.nonzero(whole.any(axis=0))
     if len(rows) == 0 or max(np.ptp(rows), np.ptp(columns)) >= _LARGEST_UNION:
         return None
     masks = np.zeros((READERS, WINDOW, WINDOW), dtype=bool)
-    where = [WINDOW // 2 - (at.min() + at.max()) // 2 for at in (rows, columns)]
+    start = [WINDOW // 2 - (at.min() + at.max()) // 2 for at in (rows, columns)]
     reader, row, column = np.nonzero(whole)
-    masks[reader, row + where[0], column + where[1]] = True
+    masks[reader, row + start[0], column + start[1]] = True
     return masks
 
 
