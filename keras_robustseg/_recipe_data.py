@@ -73,17 +73,20 @@ class LidcFull(Block):
     seed: _SEED = Field(0, description="of the rendered images")
 
 
-_SIZE = several(
-    whole(ge=8, le=4096), "a list of 2 sizes such as [96, 80]", least=2, most=2, null=True
-)
-
-
 class Icbm152Tissue(Block):
     """Slices of the ICBM152 head MRI with three tissues (extra `mri`)."""
 
     kind: Literal["icbm152_tissue"] = "icbm152_tissue"
-    size: Annotated[tuple[int, int] | None, _SIZE] = None
-    downsample: Annotated[int, whole(ge=1, le=8)] = 1
+    size: Annotated[
+        tuple[int, ...] | None,
+        several(
+            whole(ge=8, le=233), "a list of 2 sizes such as [192, 160]", least=2, most=2, null=True
+        ),
+    ] = Field(None, description="window around the brain, voxels, before downsampling")
+    dims: Annotated[int, whole(ge=2, le=3)] = Field(2, description="2 for slices, 3 for slabs")
+    downsample: Annotated[int, whole(ge=1, le=16)] = Field(
+        1, description="edge of the blocks that are averaged; a divisor of both sizes"
+    )
 
 
 class _FileSource(Block):
