@@ -31,6 +31,9 @@ _TEXT_OR_NULL = Annotated[str | None, text(null=True)]
 _CLASS = whole(ge=-1, le=32766)
 _NAMES = "a list of 2 or more different names, background first"
 _CLASSES = Annotated[tuple[str, ...], several(text(), _NAMES, least=2, distinct=True)]
+_CLASSES_OR_NULL = Annotated[
+    tuple[str, ...] | None, several(text(), _NAMES, least=2, distinct=True, null=True)
+]
 _VOID = Annotated[int | None, whole(ge=-32768, le=65535, null=True)]
 _VALUES = Annotated[
     dict[str, int] | None,
@@ -162,16 +165,34 @@ class Npz(_FileSource):
 
     kind: Literal["npz"] = "npz"
     path: _TEXT = Field(description="archive, or folder of archives")
-    classes: Annotated[
-        tuple[str, ...] | None, several(text(), _NAMES, least=2, distinct=True, null=True)
-    ] = Field(None, description="class names, background first; null takes those in the archive")
+    classes: _CLASSES_OR_NULL = Field(
+        None, description="class names, background first; null takes those in the archive"
+    )
     void: _VOID = Field(None, description="a further mask value of void pixels; -1 always is void")
     values: _VALUES = Field(None, description="mask value -> class, where they differ")
 
 
 class Tfds(Block):
+    """Any segmentation data set of TensorFlow Datasets, by name."""
+
     kind: Literal["tfds"] = "tfds"
-    name: Annotated[str, text()]
+    name: _TEXT = Field(description="name of the builder, such as oxford_iiit_pet")
+    data_dir: _TEXT_OR_NULL = Field(None, description="where the prepared data sets are")
+    fields: Annotated[
+        dict[str, str] | None,
+        mapping(r"^[a-z_]+$", text(), "a mapping such as {mask: segmentation_mask}", null=True),
+    ] = Field(None, description="image, mask, id ... -> name of the feature")
+    classes: _CLASSES_OR_NULL = Field(
+        None, description="class names, background first; null where the data set is known"
+    )
+    splits: Annotated[
+        dict[str, str] | None,
+        mapping(r"^(train|val|test)$", text(), "a mapping such as {val: test}", null=True),
+    ] = Field(None, description="train, val, test -> split of the data set, such as train[:90%]")
+    void: _VOID = Field(None, description="mask value of void pixels")
+    values: _VALUES = Field(None, description="mask value -> class, where they differ")
+    download: bool = Field(False, description="let TensorFlow Datasets download and prepare it")
+    cache_dir: _TEXT_OR_NULL = Field(None, description="where decoded samples are kept")
 
 
 Source = Annotated[
