@@ -24,7 +24,10 @@ __all__ = ["Icbm152Tissue", "LidcNodules", "VocSegmentation"]
 _VERSION = "1.0.0"
 
 
-class _FromSource(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+# TFDS ships no type information, so that mypy takes its base class for `object`.
+class _FromSource(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
     """A builder whose examples are the samples of one of this package's sources."""
 
     VERSION = tfds.core.Version(_VERSION)
