@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robustseg.data import Source, source_from_config
+from keras_robustseg.data import Source, guard_listing, source_from_config
 from keras_robustseg.data._augment import Affine, Augment, Elastic, Intensity
 from keras_robustseg.data._ingest import Ingest
 from keras_robustseg.data._pipeline import Pipeline
@@ -77,6 +77,7 @@ def split_indices(recipe: Recipe, source: Source, split: str) -> list[int]:
 def build_parts(recipe: Recipe, run: Path) -> Parts:
     """Build everything, in an order that finds mistakes of the user before anything is slow."""
     source = build_source(recipe)
+    guard_listing(source)
     keras.utils.set_random_seed(recipe.seed)
     train = _pipeline(recipe, source, "train", run)
     validation = _pipeline(recipe, source, "val", run) if source.split("val") else None
@@ -122,10 +123,16 @@ def _network(recipe: Recipe, source: Source, train: Pipeline) -> keras.Model:
         settings = recipe.model.model_dump()
         kind = settings.pop("kind")
         shape = (*[None] * source.dims, source.channels)
+        scale = (train.ingest.mean.tolist(), train.ingest.variance.tolist())
         if kind == "unet":
-            scale = (train.ingest.mean.tolist(), train.ingest.variance.tolist())
             return unet(shape, len(source.classes), normalization=scale, **settings)
-        return from_hub(settings.pop("preset"), len(source.classes), **settings)
+        return from_hub(
+            settings.pop("preset"),
+            len(source.classes),
+            input_shape=shape,
+            normalization=scale,
+            **settings,
+        )
     finally:
         keras.config.set_dtype_policy("float32")
 

@@ -171,7 +171,9 @@ def _finish(parts: Parts, saver: ExactResume, out: Path, seconds: float) -> dict
     if parts.recipe.export.enabled:
         write_json_atomic(out / "metrics.json", result)
         settings = parts.recipe.export
-        path = export_run(out, formats=settings.formats, name=settings.name)
+        # LiteRT wants one size: that of the images, where they have one, or of the patches.
+        size = parts.train.target
+        path = export_run(out, formats=settings.formats, name=settings.name, size=size)
         result["export"] = {"path": str(path)}
     result["complete"] = True
     write_json_atomic(out / "metrics.json", result)

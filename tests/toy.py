@@ -29,8 +29,9 @@ class ToySource(Source):
         if len(self.classes) == 3:
             truth[(distance >= radius) & (distance < 1.5 * radius)] = 2
         image = truth[..., None] + rng.normal(0, 0.3, (*shape, 1))
+        reach, axes = self._shift, range(len(shape))
         given = [
-            np.roll(truth, rng.integers(-self._shift, self._shift + 1, len(shape)), range(len(shape)))
+            np.roll(truth, rng.integers(-reach, reach + 1, len(shape)), axes)
             for _ in range(self._readers)
         ]
         return Example(

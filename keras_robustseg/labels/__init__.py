@@ -1,6 +1,11 @@
 """Label models: which label distribution the cost of a pixel is paid against."""
 
-from keras_robustseg.labels._masks import label_distribution, log_probabilities, num_classes_of
+from keras_robustseg.labels._masks import (
+    base_weights,
+    label_distribution,
+    log_probabilities,
+    num_classes_of,
+)
 from keras_robustseg.labels._pencil import (
     Pencil,
     PencilTerms,
@@ -16,6 +21,7 @@ __all__ = [
     "LabelStore",
     "Pencil",
     "PencilTerms",
+    "base_weights",
     "full_logits",
     "initial_logits",
     "label_distribution",

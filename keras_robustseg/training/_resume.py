@@ -175,7 +175,9 @@ class ExactResume(keras.callbacks.Callback):
         model = self.model
         every = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
         unique = list({id(v): v for v in every}.values())
-        return {f"{number:04d}/{v.path}": v for number, v in enumerate(unique)}
+        # Keras numbers unnamed layers through the life of a process, so only the end of a path
+        # is the same when the model is built again.
+        return {f"{n:04d}/{v.path.rsplit('/', 1)[-1]}": v for n, v in enumerate(unique)}
 
     def _restore(self, state: State, variables: dict[str, Any]) -> None:
         missing = sorted(set(variables) - set(state.arrays))

@@ -12,6 +12,7 @@ from keras import ops
 from keras_robustseg.labels import (
     LabelStore,
     Pencil,
+    base_weights,
     full_logits,
     initial_logits,
     label_distribution,
@@ -20,7 +21,7 @@ from keras_robustseg.labels import (
     optimal_labels,
     row_step,
 )
-from keras_robustseg.losses._soft_dice import soft_dice
+from keras_robustseg.losses import soft_dice
 from keras_robustseg.training._guard import train_step_jax, train_step_tensorflow
 from keras_robustseg.training._phases import PhasePlanner
 
@@ -187,8 +188,9 @@ class RobustSegmenter(keras.Model):
         self, x: Any, y: Any, outputs: list[Any], sample_weight: Any, training: bool
     ) -> Any:
         yhat, valid = label_distribution(y, self.num_classes, rank=len(outputs[0].shape))
-        weight = _pixel_weights(valid, sample_weight)
-        log_ps = [log_probabilities(output) for output in outputs]
+        weight = base_weights(valid, sample_weight)
+        seen = ops.not_equal(weight, 0)
+        log_ps = [log_probabilities(output, where=seen) for output in outputs]
         where = self._rows(x) if training and self.label_store is not None else None
         log_q = ops.stop_gradient(self._log_labels(where, yhat, log_ps[0], training))
         loss = 0.0
@@ -308,11 +310,3 @@ def _output_shares(count: int) -> list[float]:
     """Weights 1, 1/2, 1/4 ... of deeply supervised outputs, summing to 1."""
     raw = [0.5**k for k in range(count)]
     return [value / sum(raw) for value in raw]
-
-
-def _pixel_weights(valid: Any, sample_weight: Any) -> Any:
-    if sample_weight is None:
-        return valid
-    weight = ops.cast(sample_weight, "float32")
-    missing = len(valid.shape) - len(weight.shape)
-    return valid * ops.reshape(weight, (*ops.shape(weight), *([1] * missing)))
