@@ -102,7 +102,7 @@ def _vessels(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 def _vessel(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """One tube along a quadratic Bezier curve; its edge pixels are filled in part."""
     start, control, end = rng.uniform(-0.15, 1.15, (3, 2)) * np.asarray(shape, dtype=float)
-    share = np.linspace(0.0, 1.0, max(shape))[:, None]
+    share = np.linspace(0.0, 1.0, 3 * max(shape) // 2)[:, None]
     curve = (1 - share) ** 2 * start + 2 * share * (1 - share) * control + share**2 * end
     radius = rng.uniform(0.6, 2.0) * np.linspace(1.0, rng.uniform(0.4, 1.0), len(curve))
     rows, columns = (
@@ -112,13 +112,13 @@ def _vessel(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     distance = np.sqrt(rows[:, :, None] ** 2 + columns[:, None, :] ** 2)
     outside = (distance - radius.astype(np.float32)[:, None, None]).min(axis=0)
     covered = np.clip(0.5 - outside, 0.0, 1.0)
-    return WINDOW_HU[0] + covered * (rng.uniform(-220.0, 40.0) - WINDOW_HU[0])
+    return WINDOW_HU[0] + covered * (rng.uniform(-480.0, -120.0) - WINDOW_HU[0])
 
 
 def _chest_wall(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """In one patch of four, soft tissue behind a curved border that stays off the nodule."""
     shape = truth.shape
-    angle, bend, gap = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.006), rng.uniform(-4.0, 20.0)
+    angle, bend, gap = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.006), rng.uniform(-1.0, 20.0)
     present = rng.random() < 0.25
     rows, columns = np.indices(shape) - (np.array(shape).reshape(2, 1, 1) - 1) / 2
     along = columns * np.cos(angle) - rows * np.sin(angle)
