@@ -87,14 +87,15 @@ def test_blocks_are_well_formed(page: Path) -> None:
     assert fences == 2 * len(blocks(page, *known)), f"expected blocks in one of {known}"
 
 
-def test_noise_in_the_readme_is_a_recipe(tmp_path: Path) -> None:
-    (block,) = blocks(ROOT / "README.md", "yaml")
-    noise = yaml.safe_load(block.text)["data"]["noise"]
-    text = yaml.safe_load((ROOT / "recipes" / "quickstart.yaml").read_text(encoding="utf-8"))
-    text["data"]["noise"] = noise
-    path = tmp_path / "noisy.yaml"
-    path.write_text(yaml.safe_dump(text), encoding="utf-8")
-    assert [item.kind for item in load_recipe(path).data.noise] == [i["kind"] for i in noise]
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=name_of)
+def test_yaml_blocks_fit_into_a_recipe(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page, "yaml"):
+        recipe = yaml.safe_load((ROOT / "recipes" / "quickstart.yaml").read_text(encoding="utf-8"))
+        for name, shown in yaml.safe_load(block.text).items():
+            recipe[name] |= shown
+        path = tmp_path / "shown.yaml"
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        assert load_recipe(path).name == "quickstart"
 
 
 # Commands --------------------------------------------------------------------
