@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import importlib_resources
 import numpy as np
@@ -69,7 +69,7 @@ class ReaderSlices:
         """The table of the given slices, in the given order."""
         return ReaderSlices(**{name: column[indices] for name, column in self.columns().items()})
 
-    def columns(self) -> dict[str, np.ndarray]:
+    def columns(self) -> dict[str, Any]:
         """Name of each column and its array."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
