@@ -10,11 +10,8 @@ that Keras must know to read a saved model are registered as soon as Keras itsel
 before or after this package.
 """
 
-from importlib import import_module as _import_module
-
-from wrapt import register_post_import_hook as _after_import
-
 from keras_robustseg._lazy import attach as _attach
+from keras_robustseg._lazy import register_with_keras as _register_with_keras
 
 __version__ = "0.1.0"
 
@@ -46,11 +43,4 @@ __getattr__, __dir__, __all__ = _attach(
     },
 )
 
-
-def _register(keras: object) -> None:
-    """Make the package's classes known to Keras."""
-    for room in ("losses", "labels", "metrics._counting", "models", "training._segmenter"):
-        _import_module(f"{__name__}.{room}")
-
-
-_after_import(_register, "keras")
+_register_with_keras()

@@ -91,7 +91,7 @@ def _block(kind: str, fields: dict[str, NoiseField]) -> type[NoiseBlock]:
         "".join(part.title() for part in kind.split("_")) + "Noise",
         __base__=NoiseBlock,
         __doc__=f"Annotation noise of the kind `{kind}`.",
-        kind=(Literal[kind], kind),
+        kind=(Literal[kind], kind),  # type: ignore[arg-type]
         **own,
     )
 
@@ -102,7 +102,7 @@ def _check(name: str, field: NoiseField) -> Expect:
     item = _number_like(field)
     either = [item.schema, several(item, "a range", least=2, most=2).schema]
     phrase = f"{item.phrase}, or a list [low, high] of two"
-    return Expect(core_schema.union_schema(either), phrase)
+    return Expect(core_schema.union_schema([*either]), phrase)
 
 
 def _number_like(field: NoiseField) -> Expect:

@@ -134,7 +134,9 @@ class Gjs(Block):
     trust: Annotated[float, number(gt=0, lt=1)] = Field(
         0.3, description="weight of the given mask against the prediction"
     )
-    entropy: Annotated[float, number(ge=0)] = Field(0.0, description="weight of the entropy term")
+    entropy: Annotated[float, number(ge=0, lt=1)] = Field(
+        0.0, description="weight of the entropy term"
+    )
 
 
 Loss = Annotated[CrossEntropy | SoftDice | CrossEntropyDice | Gjs, Field(discriminator="kind")]
@@ -154,7 +156,7 @@ class Pencil(Block):
     flip_margin: Annotated[float, number(gt=0, lt=1)] | None = Field(
         None, description="lead of another class (difference of probabilities) that moves a label"
     )
-    trust: Annotated[float, number(gt=0, lt=1)] | None = Field(
+    trust: Annotated[float, number(gt=0, lt=0.5)] | None = Field(
         None, description="weight of the given mask, flip_margin / (1 + flip_margin)"
     )
     alpha: Annotated[float, number(gt=0)] | None = Field(
@@ -162,7 +164,7 @@ class Pencil(Block):
         description="the paper's alpha, flip_margin / number of classes",
         validate_default=True,
     )
-    entropy: Annotated[float, number(ge=0)] = Field(
+    entropy: Annotated[float, number(ge=0, lt=1)] = Field(
         0.1, description="weight of the entropy term, the paper's beta"
     )
     label_rate: Annotated[float, number(gt=0)] = Field(
@@ -177,7 +179,9 @@ class Pencil(Block):
     region_weight: Annotated[float, number(ge=0)] = Field(
         1.0, description="weight of the Dice term against the corrected masks"
     )
-    store: Literal["device"] = Field("device", description="where label rows are kept")
+    store: Literal["device", "none"] = Field(
+        "device", description="where label rows are kept; none solves for them at every step"
+    )
     initial_logit: Annotated[float, number(gt=0)] = Field(
         10.0, description="logit of the given class when correction starts, the paper's K"
     )
@@ -321,7 +325,7 @@ class Recipe(Block):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
-    report: Report = Report()
+    report: Report = Report(overlays=8, tensorboard=False)
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as plain values with every default written out."""

@@ -123,14 +123,15 @@ def _check_events(text: str, name: str) -> None:
     """Refuse tags and deep nesting before a recursive composer sees them."""
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
-        place = f"{name}:{event.start_mark.line + 1}"
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        place = f"{name}:{line}"
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             _check_depth(depth, place)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if getattr(event, "tag", None):
-            raise RecipeError(f"{place}: got the tag {event.tag!r}; a recipe has no YAML tags")
+        if tag := getattr(event, "tag", None):
+            raise RecipeError(f"{place}: got the tag {tag!r}; a recipe has no YAML tags")
 
 
 def _check_depth(depth: int, place: str) -> None:
@@ -160,7 +161,7 @@ class _NodeReader:
         if isinstance(node, yaml.SequenceNode):
             return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
         # A plain word has no style; a quoted one is a text whatever it says.
-        return node.value if node.style else _scalar(node.value, place)
+        return node.value if getattr(node, "style", None) else _scalar(node.value, place)
 
     def _mapping(self, node: yaml.MappingNode, path: FieldPath) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -39,7 +39,8 @@ def label_metrics(parts: Parts, run: Path) -> dict[str, Any]:
     """Compare given and corrected training masks with the truth, and write the corrected ones.
 
     Returns:
-        `given` and `corrected`, each as `report.scores`, where the source knows the truth; and `changed`, the share of the drawn pixels whose class was changed.
+        `given` and `corrected`, each as `report.scores`, where the source knows the truth; and
+        `changed`, the share of the drawn pixels whose class was changed.
     """
     table: dict[str, list] = {"given": [], "corrected": [], "truth": [], "spacing": []}
     changed = drawn = 0

@@ -159,7 +159,8 @@ def _strides(shape: Any) -> Any:
 
 
 def _relabel(positions: list[Any], shape: Any) -> Geometry:
-    strides, index, inside = _strides(shape), 0, tf.constant(True)
+    strides, inside = _strides(shape), tf.constant(True)
+    index: Any = 0
     for a, position in enumerate(positions):
         index += tf.clip_by_value(position, 0, shape[a] - 1) * strides[a]
         inside = tf.logical_and(inside, tf.logical_and(position >= 0, position < shape[a]))

@@ -75,7 +75,7 @@ class ReaderSlices:
 
     def save(self, path: str | Path) -> None:
         """Writes the table as a compressed npz."""
-        np.savez_compressed(path, **self.columns())
+        np.savez_compressed(path, allow_pickle=False, **self.columns())
 
     @classmethod
     def read(cls, path: str | Path) -> ReaderSlices:

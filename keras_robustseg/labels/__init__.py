@@ -1,5 +1,6 @@
 """Label models: which label distribution the cost of a pixel is paid against."""
 
+from keras_robustseg._lazy import register as _register
 from keras_robustseg.labels._masks import (
     base_weights,
     label_distribution,
@@ -32,3 +33,5 @@ __all__ = [
     "pencil_terms",
     "row_step",
 ]
+
+_register(__name__)

@@ -127,10 +127,12 @@ class Pencil:
         initial_logit: float = 10.0,
     ) -> None:
         given = {"flip_margin": flip_margin, "trust": trust, "alpha": alpha}
-        given = {name: value for name, value in given.items() if value is not None}
-        if len(given) > 1:
-            raise ValueError(f"Set exactly one of flip_margin, trust and alpha. Received: {given}")
-        self.strength = given or {"flip_margin": DEFAULT_MARGIN}
+        set_ones = {name: float(value) for name, value in given.items() if value is not None}
+        if len(set_ones) > 1:
+            raise ValueError(
+                f"Set exactly one of flip_margin, trust and alpha. Received: {set_ones}"
+            )
+        self.strength = set_ones or {"flip_margin": DEFAULT_MARGIN}
         self.entropy, self.label_rate = float(entropy), float(label_rate)
         self.warmup, self.finetune = float(warmup), float(finetune)
         self.store, self.initial_logit = store, float(initial_logit)

@@ -1,5 +1,6 @@
 """Keras losses for segmentation under label uncertainty."""
 
+from keras_robustseg._lazy import register as _register
 from keras_robustseg.losses._base import SegmentationLoss
 from keras_robustseg.losses._cross_entropy import CrossEntropy, cross_entropy
 from keras_robustseg.losses._cross_entropy_dice import CrossEntropyDice
@@ -20,3 +21,5 @@ __all__ = [
     "soft_dice",
     "soft_dice_per_image",
 ]
+
+_register(__name__)

@@ -4,6 +4,7 @@ The names load at once, not on first use: a saved network can only be read back 
 are registered with Keras.
 """
 
+from keras_robustseg._lazy import register as _register
 from keras_robustseg.models._hub import from_hub as from_hub
 from keras_robustseg.models._normalize import FixedNormalization as FixedNormalization
 from keras_robustseg.models._predict import predict_probabilities as predict_probabilities
@@ -11,3 +12,5 @@ from keras_robustseg.models._sizes import CropLike as CropLike
 from keras_robustseg.models._sizes import PadToMultiple as PadToMultiple
 from keras_robustseg.models._sizes import ResizeLike as ResizeLike
 from keras_robustseg.models._unet import unet as unet
+
+_register(__name__)

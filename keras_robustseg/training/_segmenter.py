@@ -12,17 +12,13 @@ from keras import ops
 from keras_robustseg.labels import (
     LabelStore,
     Pencil,
-    base_weights,
     full_logits,
     initial_logits,
     label_distribution,
-    log_probabilities,
     num_classes_of,
-    optimal_labels,
-    row_step,
 )
-from keras_robustseg.losses import soft_dice
 from keras_robustseg.training._guard import train_step_jax, train_step_tensorflow
+from keras_robustseg.training._label_objective import Clock, LabelObjective, output_shares
 from keras_robustseg.training._phases import PhasePlanner
 
 
@@ -97,19 +93,27 @@ class RobustSegmenter(keras.Model):
         self.finetune_start = self.add_weight(
             name="finetune_start", initializer=keras.initializers.Constant(2**31 - 1), **counter
         )
-        self.label_change = keras.metrics.Mean(name="label_change") if label_model else None
+        self.label_change: Any = keras.metrics.Mean(name="label_change") if label_model else None
+        self._objective = self._make_objective()
         self.built = True
 
     def _make_store(self) -> LabelStore | None:
         if self.label_model is None or self.label_model.store == "none":
             return None
-        self.label_model.margin(self.num_classes)  # refuses an alpha that can change nothing
         if self.label_shapes is None:
             raise ValueError(
                 '`label_shapes` is missing: Pencil(store="device") keeps a row per pixel. Expected '
                 "the spatial shape of every training image, e.g. [(64, 64)] * 100."
             )
         return LabelStore(self.label_shapes, self.num_classes)
+
+    def _make_objective(self) -> LabelObjective | None:
+        if self.label_model is None:
+            return None
+        clock = Clock(self.step, self.warmup_end, self.finetune_start)
+        return LabelObjective(
+            self.label_model, self.label_store, self.num_classes, self.region_weight, clock
+        )
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Return the network's logits; every output of a deep-supervised network in training."""
@@ -166,97 +170,40 @@ class RobustSegmenter(keras.Model):
     ) -> Any:
         """Return the objective of a batch; in training, move the label rows as well."""
         outputs = self._outputs(y_pred)
-        if self.label_model is None:
-            return self._supervised_loss(x, y, outputs, sample_weight, training)
-        loss = self._label_model_loss(x, y, outputs, sample_weight, training)
-        for extra in self.losses:
-            loss = loss + self._aggregate_additional_loss(extra)
+        if self._objective is None:
+            loss = self._supervised_loss(x, y, outputs, sample_weight, training)
+        else:
+            loss = self._label_loss(self._objective, x, y, outputs, sample_weight, training)
+        if training:
+            self.step.assign_add(1)
         return loss
 
     def _supervised_loss(
         self, x: Any, y: Any, outputs: list[Any], sample_weight: Any, training: bool
     ) -> Any:
-        shares = _output_shares(len(outputs))
+        shares = output_shares(len(outputs))
         loss = super().compute_loss(x, y, outputs[0], sample_weight, training) * shares[0]
         for share, output in zip(shares[1:], outputs[1:], strict=True):
             loss = loss + share * keras.losses.get(self.loss)(y, output, sample_weight)
-        if training:
-            self.step.assign_add(1)
         return loss
 
-    def _label_model_loss(
-        self, x: Any, y: Any, outputs: list[Any], sample_weight: Any, training: bool
+    def _label_loss(
+        self,
+        objective: LabelObjective,
+        x: Any,
+        y: Any,
+        outputs: list[Any],
+        sample_weight: Any,
+        training: bool,
     ) -> Any:
-        yhat, valid = label_distribution(y, self.num_classes, rank=len(outputs[0].shape))
-        weight = base_weights(valid, sample_weight)
-        seen = ops.not_equal(weight, 0)
-        log_ps = [log_probabilities(output, where=seen) for output in outputs]
-        where = self._rows(x) if training and self.label_store is not None else None
-        log_q = ops.stop_gradient(self._log_labels(where, yhat, log_ps[0], training))
-        loss = 0.0
-        for share, log_p in zip(_output_shares(len(log_ps)), log_ps, strict=True):
-            loss = loss + share * self._objective(log_p, log_q, yhat, weight, training)
+        loss, batch, log_p = objective.loss(x, y, outputs, sample_weight, training=training)
         if training:
-            self._update_labels(where, log_ps[0], log_q, yhat, weight, loss)
-            self.step.assign_add(1)
+            objective.move_labels(batch, log_p, loss)
+            changed, seen = objective.changed(batch)
+            self.label_change.update_state(changed, sample_weight=seen)
+        for extra in self.losses:
+            loss = loss + self._aggregate_additional_loss(extra)
         return loss
-
-    def _rows(self, x: Any) -> tuple[Any, Any]:
-        if not isinstance(x, dict) or "sample_id" not in x:
-            raise ValueError(
-                "This label model keeps a row per pixel and has to know which image it sees. "
-                'Expected inputs {"image": ..., "sample_id": ...}. Received: an image alone.'
-            )
-        if "pixel_index" in x:
-            return x["pixel_index"], x.get("pixel_weight")
-        return self.label_store.index(x["sample_id"]), None
-
-    def _log_labels(self, where: Any, yhat: Any, log_p: Any, training: bool) -> Any:
-        start = initial_logits(yhat, self.label_model.initial_logit)
-        if not training:
-            return ops.log_softmax(start, axis=-1)
-        if where is None:
-            margin = self.label_model.margin(self.num_classes)
-            optimum = optimal_labels(log_p, yhat, flip_margin=margin)
-            return ops.where(self._warming(), ops.log_softmax(start, axis=-1), optimum)
-        return ops.log_softmax(start + full_logits(self.label_store.read(*where)), axis=-1)
-
-    def _warming(self) -> Any:
-        return ops.less(self.step, self.warmup_end)
-
-    def _objective(self, log_p: Any, log_q: Any, yhat: Any, weight: Any, training: bool) -> Any:
-        pixel = -ops.sum(yhat * log_p, axis=-1)
-        if training:
-            kind = self.label_model
-            frozen = ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1) / self.num_classes
-            later = ops.where(
-                ops.less(self.step, self.finetune_start),
-                kind.pixel_loss(log_p, log_q, yhat),
-                frozen,
-            )
-            pixel = ops.where(self._warming(), pixel, later)
-        pixel = ops.where(weight > 0, pixel, 0.0)
-        loss = ops.sum(weight * pixel) / ops.maximum(ops.sum(weight), 1e-37)
-        if self.region_weight:
-            region = soft_dice(ops.exp(log_p), ops.exp(log_q), weight)
-            loss = loss + self.region_weight * ops.mean(region)
-        return loss
-
-    def _update_labels(
-        self, where: Any, log_p: Any, log_q: Any, yhat: Any, weight: Any, loss: Any
-    ) -> None:
-        q, p = ops.exp(log_q), ops.stop_gradient(ops.exp(log_p))
-        changed = ops.not_equal(ops.argmax(q, axis=-1), ops.argmax(yhat, axis=-1))
-        seen = ops.cast(weight > 0, "float32")
-        self.label_change.update_state(ops.cast(changed, "float32"), sample_weight=seen)
-        if self.label_store is None:
-            return
-        after_warmup = ops.logical_not(self._warming())
-        active = ops.logical_and(after_warmup, ops.less(self.step, self.finetune_start))
-        active = ops.logical_and(active, ops.isfinite(loss))
-        step = row_step(p, q, yhat, flip_margin=self.label_model.margin(self.num_classes))
-        step = ops.where(ops.logical_and(active, weight > 0)[..., None], step, 0.0)
-        self.label_store.add(where[0], self.label_model.label_rate * step, where[1])
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Metrics look at the main output only."""
@@ -272,7 +219,7 @@ class RobustSegmenter(keras.Model):
         Raises:
             ValueError: this model keeps no label rows.
         """
-        if self.label_store is None:
+        if self.label_store is None or self.label_model is None:
             raise ValueError("This model keeps no label rows (no label model, or store='none').")
         delta = ops.convert_to_tensor(self.label_store.sample(sample))
         yhat, _ = label_distribution(
@@ -304,9 +251,3 @@ class RobustSegmenter(keras.Model):
             for key in ("network", "label_model")
         }
         return cls(**{**config, **parts})
-
-
-def _output_shares(count: int) -> list[float]:
-    """Weights 1, 1/2, 1/4 ... of deeply supervised outputs, summing to 1."""
-    raw = [0.5**k for k in range(count)]
-    return [value / sum(raw) for value in raw]
