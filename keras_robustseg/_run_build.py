@@ -125,7 +125,9 @@ def _network(recipe: Recipe, source: Source, train: Pipeline) -> keras.Model:
         shape = (*[None] * source.dims, source.channels)
         scale = (train.ingest.mean.tolist(), train.ingest.variance.tolist())
         if kind == "unet":
-            return unet(shape, len(source.classes), normalization=scale, **settings)
+            return unet(
+                shape, len(source.classes), normalization=scale, seed=recipe.seed, **settings
+            )
         return from_hub(
             settings.pop("preset"),
             len(source.classes),

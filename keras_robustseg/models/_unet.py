@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 from keras import layers
 
+from keras_robustseg.models._initial import SeededHeNormal
 from keras_robustseg.models._normalize import normalized
 from keras_robustseg.models._sizes import CropLike, PadToMultiple
 
@@ -38,6 +40,13 @@ class _Plan(NamedTuple):
     width: int
     depth: int
     dropout: float
+    seed: int | None
+
+    def initial(self, layer: str) -> Any:
+        """Initial kernel of a layer: Keras' own draw, or one that a seed fixes."""
+        if self.seed is None:
+            return "he_normal"
+        return SeededHeNormal([self.seed, zlib.crc32(layer.encode())])
 
 
 def unet(
@@ -50,6 +59,7 @@ def unet(
     dropout: float = 0.0,
     deep_supervision: bool = False,
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+    seed: int | None = None,
     name: str = "unet",
 ) -> keras.Model:
     """Build a U-Net that returns logits of the input's size, in 2-D or 3-D.
@@ -72,6 +82,8 @@ def unet(
         dropout: rate after the blocks of the two coarsest resolutions.
         deep_supervision: also return logits of the coarser decoder stages (depth 3 or more).
         normalization: (mean, variance) per channel of the input, kept as constants.
+        seed: of the initial weights, which are then the same on every backend; None leaves them
+            to Keras and its global seed.
         name: the model's name.
 
     Raises:
@@ -85,7 +97,7 @@ def unet(
     """
     shape = tuple(input_shape)
     _check(shape, num_classes, width, depth, norm, dropout, deep_supervision)
-    plan = _Plan(_RANKS[len(shape) - 1], norm, width, depth, dropout)
+    plan = _Plan(_RANKS[len(shape) - 1], norm, width, depth, dropout, seed)
     image = keras.Input(shape, name="image")
     x = normalized(image, normalization)
     x = PadToMultiple(2 ** (depth - 1), name="pad")(x)
@@ -117,8 +129,9 @@ def _decode(plan: _Plan, features: list[Any]) -> list[Any]:
     decoded = [features[-1]]
     for level in reversed(range(plan.depth - 1)):
         # 2x2 with stride 2 tiles the output without overlap: faster than nearest + convolution.
+        name = f"up{level}"
         up = plan.rank.up(
-            _channels(plan, level), 2, strides=2, kernel_initializer="he_normal", name=f"up{level}"
+            _channels(plan, level), 2, strides=2, kernel_initializer=plan.initial(name), name=name
         )(decoded[0])
         joined = layers.Concatenate(name=f"join{level}")([features[level], up])
         decoded.insert(0, _blocks(plan, joined, level, f"decoder{level}"))
@@ -132,7 +145,7 @@ def _blocks(plan: _Plan, x: Any, level: int, name: str) -> Any:
             3,
             padding="same",
             use_bias=False,
-            kernel_initializer="he_normal",
+            kernel_initializer=plan.initial(f"{name}_conv{step}"),
             name=f"{name}_conv{step}",
         )(x)
         x = _norm(plan, level, f"{name}_norm{step}")(x)
@@ -149,7 +162,10 @@ def _norm(plan: _Plan, level: int, name: str) -> keras.layers.Layer:
 
 def _head(plan: _Plan, x: Any, level: int, num_classes: int) -> Any:
     """Logits of one decoder stage, repeated to full resolution."""
-    x = plan.rank.conv(num_classes, 1, dtype="float32", name=_numbered("head", level))(x)
+    name = _numbered("head", level)
+    x = plan.rank.conv(
+        num_classes, 1, kernel_initializer=plan.initial(name), dtype="float32", name=name
+    )(x)
     if level:
         x = plan.rank.repeat(2**level, dtype="float32", name=_numbered("repeat", level))(x)
     return x
