@@ -159,7 +159,10 @@ def _scatter_add(table: Any, index: Any, rows: Any) -> None:
     import tensorflow as tf
 
     replica = tf.distribute.get_replica_context()
+    copy = table.value
     if replica is not None and replica.num_replicas_in_sync > 1:
         # Every replica holds a whole table: without this each would miss the others' rows.
         index, rows = replica.all_gather(index, axis=0), replica.all_gather(rows, axis=0)
-    table.value.scatter_nd_add(index, rows)
+        number = tf.get_static_value(replica.replica_id_in_sync_group)
+        copy = replica.strategy.experimental_local_results(copy)[number]
+    copy.scatter_nd_add(index, rows)

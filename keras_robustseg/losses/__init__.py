@@ -1,7 +1,7 @@
 """Keras losses for segmentation under label uncertainty."""
 
 from keras_robustseg._lazy import register as _register
-from keras_robustseg.losses._base import SegmentationLoss
+from keras_robustseg.losses._base import SegmentationLoss, replica_count
 from keras_robustseg.losses._cross_entropy import CrossEntropy, cross_entropy
 from keras_robustseg.losses._cross_entropy_dice import CrossEntropyDice
 from keras_robustseg.losses._jensen_shannon import (
@@ -18,6 +18,7 @@ __all__ = [
     "SoftDice",
     "cross_entropy",
     "generalized_jensen_shannon",
+    "replica_count",
     "soft_dice",
     "soft_dice_per_image",
 ]

@@ -116,11 +116,11 @@ class SegmentationLoss(keras.losses.Loss, abc.ABC):
             return weighted
         total = ops.sum(weighted)
         if self.reduction == "mean_with_sample_weight":
-            total = ops.divide_no_nan(total, ops.sum(weights)) / _replicas()
+            total = ops.divide_no_nan(total, ops.sum(weights)) / replica_count()
         return total
 
 
-def _replicas() -> int:
+def replica_count() -> int:
     """Number of TensorFlow replicas: Keras adds up what each of them returns."""
     if keras.backend.backend() != "tensorflow":
         return 1

@@ -11,6 +11,8 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from keras_robustseg.losses import replica_count
+
 
 def train_step_tensorflow(model: Any, data: Any) -> dict[str, Any]:
     """Run Keras' training step, but apply it only where loss and gradients are finite."""
@@ -35,12 +37,8 @@ def train_step_tensorflow(model: Any, data: Any) -> dict[str, Any]:
 
 
 def _track_loss(model: Any, loss: Any, x: Any) -> None:
-    import tensorflow as tf
-
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    model._loss_tracker.update_state(
-        loss * replicas, sample_weight=ops.shape(tree.flatten(x)[0])[0]
-    )
+    images = ops.shape(tree.flatten(x)[0])[0]
+    model._loss_tracker.update_state(loss * replica_count(), sample_weight=images)
 
 
 def _all_finite(model: Any, loss: Any, gradients: list[Any]) -> Any:
@@ -65,7 +63,7 @@ def _apply_if(ok: Any, optimizer: Any, gradients: list[Any], weights: list[Any])
     pairs = [(g, v) for g, v in zip(gradients, weights, strict=True) if g is not None]
     if not pairs:
         return  # a frozen network: only label rows learn
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+    if replica_count() > 1:
         # Optimizers synchronise replicas, which is not allowed inside a condition: a zero
         # gradient is the nearest thing to no step.
         optimizer.apply_gradients([(tf.where(ok, g, tf.zeros_like(g)), v) for g, v in pairs])

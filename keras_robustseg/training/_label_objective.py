@@ -18,7 +18,7 @@ from keras_robustseg.labels import (
     optimal_labels,
     row_step,
 )
-from keras_robustseg.losses import soft_dice
+from keras_robustseg.losses import replica_count, soft_dice
 
 
 def output_shares(count: int) -> list[float]:
@@ -91,7 +91,7 @@ class LabelObjective:
         loss = 0.0
         for share, log_p in zip(output_shares(len(log_ps)), log_ps, strict=True):
             loss = loss + share * self._value(log_p, batch, training)
-        return loss, batch, log_ps[0]
+        return loss / replica_count(), batch, log_ps[0]
 
     def _rows(self, x: Any) -> tuple[Any, Any]:
         if not isinstance(x, dict) or "sample_id" not in x:

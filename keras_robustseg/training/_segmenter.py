@@ -86,7 +86,12 @@ class RobustSegmenter(keras.Model):
         self.label_shapes = None if label_shapes is None else [tuple(s) for s in label_shapes]
         self.num_classes = num_classes_of(self._outputs(network.output)[0])
         self.label_store = self._make_store()
-        counter: dict[str, Any] = {"shape": (), "dtype": "int32", "trainable": False}
+        counter: dict[str, Any] = {
+            "shape": (),
+            "dtype": "int32",
+            "trainable": False,
+            "aggregation": "only_first_replica",
+        }
         self.step = self.add_weight(name="step", initializer="zeros", **counter)
         self.skipped_steps = self.add_weight(name="skipped_steps", initializer="zeros", **counter)
         self.warmup_end = self.add_weight(name="warmup_end", initializer="zeros", **counter)
