@@ -138,6 +138,7 @@ def _train_and_finish(parts: Parts, out: Path, verbose: int | None) -> dict:
         parts.model.fit(
             parts.train.dataset(),
             epochs=settings.epochs,
+            shuffle=False,  # the pipeline does
             verbose=(1 if sys.stdout.isatty() else 2) if verbose is None else verbose,
             validation_data=parts.validation.dataset() if parts.validation else None,
             callbacks=[*_tensorboard(parts, out), saver],

@@ -138,6 +138,13 @@ class RobustSegmenter(keras.Model):
             return train_step_jax(self, *args)
         return super().train_step(*args)
 
+    def test_step(self, *args: Any) -> Any:
+        """Keras' evaluation step; `label_change` is a figure of training alone."""
+        result = super().test_step(*args)
+        logs = result[0] if isinstance(result, tuple) else result
+        logs.pop("label_change", None)
+        return result
+
     def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> keras.callbacks.History:
         """`keras.Model.fit`; the phases of the label model are laid out over its steps."""
         planner = PhasePlanner()
