@@ -275,7 +275,8 @@ def _checked_folder(folder: Path) -> Path:
 
 
 def _is_empty_folder(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
+    # A run that was killed before its first step leaves its lock, which `RunLock` looks after.
+    return folder.is_dir() and all(item.name == "run.lock" for item in folder.iterdir())
 
 
 def _require_run(folder: Path) -> None:

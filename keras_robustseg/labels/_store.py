@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -91,7 +92,7 @@ class LabelStore(keras.layers.Layer):
         if sum(math.prod(shape) for shape in self.shapes) >= 2**31:
             raise ValueError("A store on the device holds at most 2**31 - 1 pixels.")
         need = label_store_bytes(self.shapes, self.num_classes)
-        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        have = _available_memory()
         if need > 0.8 * have:
             raise ValueError(
                 f"The label store needs {need / 2**30:.1f} GiB and {have / 2**30:.1f} GiB are "
@@ -149,6 +150,16 @@ class LabelStore(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {"shapes": self.shapes, "num_classes": self.num_classes, "name": self.name}
+
+
+def _available_memory() -> int:
+    """Bytes that can be had without swapping; all of the machine's where Linux does not tell."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        if "MemAvailable" in lines:
+            return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _scatter_add(table: Any, index: Any, rows: Any) -> None:
