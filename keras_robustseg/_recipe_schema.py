@@ -168,9 +168,9 @@ class Pencil(Block):
         0.1, description="weight of the entropy term, the paper's beta"
     )
     label_rate: Annotated[float, number(gt=0)] = Field(
-        2.5, description="step of the label logits, per pixel and visit"
+        1.0, description="step of the label logits, per pixel and visit"
     )
-    warmup: _PROBABILITY = Field(0.3, description="share of all steps with the masks as given")
+    warmup: _PROBABILITY = Field(0.5, description="share of all steps with the masks as given")
     finetune: _PROBABILITY = Field(
         0.0,
         description="share of all steps, at the end, with the corrected masks fixed",

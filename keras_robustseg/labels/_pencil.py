@@ -95,7 +95,8 @@ class Pencil:
         entropy: the paper's beta in [0, 1).
         label_rate: step of the label logits per visit of a pixel. The paper's rate lambda for
             batches of B images is lambda/(B C) here, which depends neither on the batch nor on
-            the image size (lambda = 600, B = 128, C = 2: 2.3).
+            the image size (lambda = 600, B = 128, C = 2: 2.3). Small steps average the
+            predictions of many epochs.
         warmup: share of all training steps in the first phase.
         finetune: share of all training steps in the last phase.
         store: "device" keeps a row per pixel (`LabelStore`); "none" keeps nothing and puts the
@@ -120,8 +121,8 @@ class Pencil:
         trust: float | None = None,
         alpha: float | None = None,
         entropy: float = 0.1,
-        label_rate: float = 2.5,
-        warmup: float = 0.3,
+        label_rate: float = 1.0,
+        warmup: float = 0.5,
         finetune: float = 0.0,
         store: str = "device",
         initial_logit: float = 10.0,
