@@ -96,7 +96,7 @@ class Pencil:
         label_rate: step of the label logits per visit of a pixel. The paper's rate lambda for
             batches of B images is lambda/(B C) here, which depends neither on the batch nor on
             the image size (lambda = 600, B = 128, C = 2: 2.3). Small steps average the
-            predictions of many epochs.
+            predictions of many epochs; from label_rate (1 + m) = 4 on, labels swing.
         warmup: share of all training steps in the first phase.
         finetune: share of all training steps in the last phase.
         store: "device" keeps a row per pixel (`LabelStore`); "none" keeps nothing and puts the
