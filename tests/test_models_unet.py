@@ -23,7 +23,7 @@ def logits_of(network, images):
 
 
 def expected_parameters(rank, channels, classes, width, depth):
-    """Convolutions without bias, four numbers a channel in batch norm, 2^rank up, 1x1 head."""
+    """Convolutions without bias, four numbers a channel in batch norm, 2^rank up without bias, 1x1 head."""
 
     def blocks(inputs, outputs):
         return 3**rank * (inputs + outputs) * outputs + 2 * 4 * outputs
@@ -31,7 +31,7 @@ def expected_parameters(rank, channels, classes, width, depth):
     widths = [width * 2**level for level in range(depth)]
     total = sum(blocks(a, b) for a, b in zip([channels, *widths], widths, strict=False))
     for fine, coarse in itertools.pairwise(widths):
-        total += 2**rank * coarse * fine + fine + blocks(2 * fine, fine)
+        total += 2**rank * coarse * fine + blocks(2 * fine, fine)
     return total + width * classes + classes
 
 

@@ -130,8 +130,15 @@ def _decode(plan: _Plan, features: list[Any]) -> list[Any]:
     for level in reversed(range(plan.depth - 1)):
         # 2x2 with stride 2 tiles the output without overlap: faster than nearest + convolution.
         name = f"up{level}"
+        # No bias: the normalisation of the next block would take it out again, and its gradient
+        # is rounding noise, which Adam turns into full steps.
         up = plan.rank.up(
-            _channels(plan, level), 2, strides=2, kernel_initializer=plan.initial(name), name=name
+            _channels(plan, level),
+            2,
+            strides=2,
+            use_bias=False,
+            kernel_initializer=plan.initial(name),
+            name=name,
         )(decoded[0])
         joined = layers.Concatenate(name=f"join{level}")([features[level], up])
         decoded.insert(0, _blocks(plan, joined, level, f"decoder{level}"))
