@@ -23,7 +23,7 @@ def logits_of(network, images):
 
 
 def expected_parameters(rank, channels, classes, width, depth):
-    """Convolutions without bias, four numbers a channel in batch norm, 2^rank up without bias, 1x1 head."""
+    """Convolutions without bias, 2^rank up too; four numbers a channel in batch norm; 1x1 head."""
 
     def blocks(inputs, outputs):
         return 3**rank * (inputs + outputs) * outputs + 2 * 4 * outputs
