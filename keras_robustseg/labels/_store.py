@@ -128,7 +128,7 @@ class LabelStore(keras.layers.Layer):
         """
         inside = ops.cast(index >= 0, "float32")
         weight = inside if weight is None else inside * weight
-        rows = ops.take(self.delta, ops.maximum(index, 0), axis=0)
+        rows = _gather(self.delta, ops.maximum(index, 0))
         return ops.sum(rows * weight[..., None], axis=-2)
 
     def add(self, index: Any, update: Any, weight: Any = None) -> None:
@@ -145,7 +145,7 @@ class LabelStore(keras.layers.Layer):
     def sample(self, number: int) -> np.ndarray:
         """Return the offsets (*S, C-1) of one training image, in its original frame."""
         start, stop = self.offsets[number], self.offsets[number + 1]
-        rows = ops.convert_to_numpy(self.delta[int(start) : int(stop)])
+        rows = ops.convert_to_numpy(_gather(self.delta, np.arange(start, stop, dtype="int32")))
         return rows.reshape(*self.shapes[number], self.num_classes - 1)
 
     def get_config(self) -> dict[str, Any]:
@@ -160,6 +160,16 @@ def _available_memory() -> int:
         if "MemAvailable" in lines:
             return int(lines["MemAvailable"].split()[0]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _gather(table: Any, index: Any) -> Any:
+    """table[index]. TensorFlow copies a variable that was scattered into whenever it is read whole,
+    so the rows are read from the variable itself."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.take(table, index, axis=0)
+    import tensorflow as tf
+
+    return tf.gather(table.value, index)
 
 
 def _scatter_add(table: Any, index: Any, rows: Any) -> None:
