@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,16 @@ def label_metrics(parts: Parts, run: Path) -> dict[str, Any]:
     """
     table: dict[str, list] = {"given": [], "corrected": [], "truth": [], "spacing": []}
     changed = drawn = 0
+    masks = run / "corrected_masks"
+    shutil.rmtree(masks, ignore_errors=True)  # what an interrupted ending has left
+    if parts.model.label_store is not None:
+        masks.mkdir()
     for number, index in enumerate(parts.train.ingest.indices):
         given, corrected = given_mask(parts, number), corrected_mask(parts, number)
         example = parts.source.load(index)
         if corrected is not None:
             name = parts.source.samples[index].id.replace("/", "_")
-            _write_mask(parts, index, corrected, run / "corrected_masks" / name)
+            parts.source.save_mask(index, corrected, masks / name)
             changed, drawn = changed + (given != corrected).sum(), drawn + (given >= 0).sum()
         if example.truth is not None:
             row = (given, corrected, example.truth, example.spacing)
@@ -61,14 +66,6 @@ def label_metrics(parts: Parts, run: Path) -> dict[str, Any]:
         for kind in kinds:
             result[kind] = _evaluate(parts, table[kind], table["truth"], table["spacing"])
     return result
-
-
-def _write_mask(parts: Parts, index: int, mask: np.ndarray, stem: Path) -> None:
-    """Write a corrected mask in place of one that an interrupted ending has left."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for old in stem.parent.glob(f"{stem.name}.*"):
-        old.unlink()
-    parts.source.save_mask(index, mask, stem)
 
 
 def test_metrics(parts: Parts) -> dict[str, Any]:
