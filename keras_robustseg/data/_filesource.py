@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_robustseg.data._check_guard import examine_image, problem_of, raise_first
+from keras_robustseg.data._check_guard import examine_image, problem_of
 from keras_robustseg.data._files import extension, peek, read, with_channels
 from keras_robustseg.data._files_write import write_like
+from keras_robustseg.data._inspected import InspectedSource
 from keras_robustseg.data._maskcode import MaskCode
 from keras_robustseg.data._problem import BadFile, Problem
 from keras_robustseg.data._raster import Header
-from keras_robustseg.data._source import VOID, Example, Source
+from keras_robustseg.data._source import VOID, Example
 from keras_robustseg.errors import DataError
 
 __all__ = ["FileSource", "SampleFiles", "guess_dims"]
@@ -37,7 +38,7 @@ class SampleFiles:
     masks: tuple[Path | None, ...]
 
 
-class FileSource(Source):
+class FileSource(InspectedSource):
     """A source over image and mask files; subclasses find the files.
 
     Args:
@@ -69,14 +70,6 @@ class FileSource(Source):
         self.channels = channels or _guess_channels(self.files, self.dims)
         self.spacing = _checked_spacing(spacing, self.dims)
         self.readers = max((len(entry.masks) for entry in self.files), default=1)
-
-    def load(self, index: int) -> Example:
-        """Loads one sample; see `Source.load`."""
-        example, problems = self.inspect(index)
-        raise_first(problems)
-        if example is None:
-            raise DataError(f"{self.samples[index].image}: cannot be loaded")
-        return example
 
     def inspect(self, index: int) -> tuple[Example | None, list[Problem]]:
         """Loads one sample and lists all that is wrong with it; see `Source.inspect`."""

@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_robustseg.data._check_guard import examine_image, problem_of, raise_first
+from keras_robustseg.data._check_guard import examine_image, problem_of
 from keras_robustseg.data._files import with_channels
 from keras_robustseg.data._files_npz import npz_array, npz_headers
 from keras_robustseg.data._files_write import write_new
+from keras_robustseg.data._inspected import InspectedSource
 from keras_robustseg.data._maskcode import MaskCode
 from keras_robustseg.data._problem import Problem
 from keras_robustseg.data._raster import Raster
-from keras_robustseg.data._source import SPLITS, VOID, Example, Sample, Source
+from keras_robustseg.data._source import SPLITS, VOID, Example, Sample
 from keras_robustseg.data._splits import SplitRule
 from keras_robustseg.errors import DataError
 
@@ -26,7 +27,7 @@ __all__ = ["NpzSource"]
 _FEW = 4  # a last axis up to this long, where it may be either, is channels or readers
 
 
-class NpzSource(Source):
+class NpzSource(InspectedSource):
     """Samples in NPZ archives.
 
     One archive: `image` `(N, *S)` or `(N, *S, channels)`, `mask` `(N, *S)` or `(N, *S, R)`, and
@@ -110,14 +111,6 @@ class NpzSource(Source):
                 self._places.append(place)
         self.samples = tuple(samples)
         self.listing_problems = tuple(problems)
-
-    def load(self, index: int) -> Example:
-        """Loads one sample; see `Source.load`."""
-        example, problems = self.inspect(index)
-        raise_first(problems)
-        if example is None:
-            raise DataError(f"{self.samples[index].image}: cannot be loaded")
-        return example
 
     def inspect(self, index: int) -> tuple[Example | None, list[Problem]]:
         """Loads one sample and lists all that is wrong with it; see `Source.inspect`."""
