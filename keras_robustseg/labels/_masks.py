@@ -62,9 +62,14 @@ def _log_pair(logits: Any, where: Any) -> Any:
 
 
 def label_distribution(
-    y_true: Any, num_classes: int, *, rank: int, ignore_class: int | None = None
+    y_true: Any,
+    num_classes: int,
+    *,
+    rank: int,
+    ignore_class: int | None = None,
+    dtype: str = "float32",
 ) -> tuple[Any, Any]:
-    """Return what was observed of a mask: (yhat (B, *S, C), valid (B, *S)), both float32.
+    """Return what was observed of a mask: (yhat (B, *S, C), valid (B, *S)), both of `dtype`.
 
     yhat is a distribution over the classes at valid pixels and 0 at void ones; valid is 1 or 0.
     The form of `y_true` is told by its type and its last axis:
@@ -88,6 +93,7 @@ def label_distribution(
         num_classes: C, at least 2.
         rank: number of axes of the predictions (B, *S, C).
         ignore_class: one more id that means void.
+        dtype: type of the results.
 
     Raises:
         ValueError: the shape of `y_true` is none of the forms above.
@@ -99,17 +105,17 @@ def label_distribution(
     is_float = keras.backend.is_float_dtype(y_true.dtype)
     channels = _trailing_axis(y_true, num_classes, rank, is_float)
     if channels is not None and is_float and channels > 1:
-        return _soft(ops.cast(y_true, "float32"), num_classes, ignore_class)
+        return _soft(ops.cast(y_true, dtype), num_classes, ignore_class)
     if channels is not None and is_float and num_classes == 2:
-        return _soft(_pair(ops.cast(y_true, "float32")), num_classes, ignore_class)
+        return _soft(_pair(ops.cast(y_true, dtype)), num_classes, ignore_class)
     # int32 holds every id and every void value of the unsigned types; floats stay as they are,
     # so that an id of 0.5 matches no class instead of being truncated to one.
     ids = ops.cast(y_true, "float32" if is_float else "int32")
     if channels is None:
-        return _one_hot(ids, num_classes, ignore_class)
+        return _one_hot(ids, num_classes, ignore_class, dtype)
     if channels == 1:
-        return _one_hot(ops.squeeze(ids, axis=-1), num_classes, ignore_class)
-    return _readers(ids, num_classes, ignore_class)
+        return _one_hot(ops.squeeze(ids, axis=-1), num_classes, ignore_class, dtype)
+    return _readers(ids, num_classes, ignore_class, dtype)
 
 
 def has_one_id_per_pixel(y_true: Any, *, rank: int) -> bool:
@@ -136,7 +142,7 @@ def base_weights(valid: Any, sample_weight: Any) -> Any:
     """
     if sample_weight is None:
         return valid
-    weight, rank = ops.cast(sample_weight, "float32"), len(valid.shape)
+    weight, rank = ops.cast(sample_weight, valid.dtype), len(valid.shape)
     if len(weight.shape) == rank + 1:
         return valid * ops.squeeze(weight, axis=-1)
     axes = tuple(range(len(weight.shape), rank))
@@ -160,7 +166,7 @@ def _trailing_axis(y_true: Any, num_classes: int, rank: int, is_float: bool) -> 
     return int(shape[-1])
 
 
-def _one_hot(ids: Any, num_classes: int, ignore_class: int | None) -> tuple[Any, Any]:
+def _one_hot(ids: Any, num_classes: int, ignore_class: int | None, dtype: str) -> tuple[Any, Any]:
     """Indicator (..., C) with NaN for ids that mean nothing, and valid (...)."""
     if ignore_class is not None:
         given = ops.not_equal(ids, ops.cast(ignore_class, ids.dtype))
@@ -169,17 +175,17 @@ def _one_hot(ids: Any, num_classes: int, ignore_class: int | None) -> tuple[Any,
     meaningless = ops.logical_not(ids < num_classes)
     if keras.backend.is_float_dtype(ids.dtype):
         meaningless = ops.logical_or(meaningless, ops.not_equal(ids, ops.floor(ids)))
-    poison = ops.where(meaningless, float("nan"), 0.0)
-    hits = ops.one_hot(ops.cast(ids, "int32"), num_classes, dtype="float32")
-    valid = ops.cast(ops.logical_not(ids < 0), "float32")
+    poison = ops.cast(ops.where(meaningless, float("nan"), 0.0), dtype)
+    hits = ops.one_hot(ops.cast(ids, "int32"), num_classes, dtype=dtype)
+    valid = ops.cast(ops.logical_not(ids < 0), dtype)
     return hits + ops.expand_dims(poison, -1), valid
 
 
-def _readers(ids: Any, num_classes: int, ignore_class: int | None) -> tuple[Any, Any]:
-    hits, answered = _one_hot(ids, num_classes, ignore_class)
+def _readers(ids: Any, num_classes: int, ignore_class: int | None, dtype: str) -> tuple[Any, Any]:
+    hits, answered = _one_hot(ids, num_classes, ignore_class, dtype)
     count = ops.sum(answered, axis=-1)
     share = ops.sum(hits, axis=-2) / ops.expand_dims(ops.maximum(count, 1.0), -1)
-    return share, ops.cast(count > 0, "float32")
+    return share, ops.cast(count > 0, dtype)
 
 
 def _pair(foreground: Any) -> Any:
@@ -190,11 +196,11 @@ def _pair(foreground: Any) -> Any:
 
 def _soft(mass: Any, num_classes: int, ignore_class: int | None) -> tuple[Any, Any]:
     if ignore_class is not None and 0 <= ignore_class < num_classes:
-        kept = ops.cast(ops.not_equal(ops.arange(num_classes), ignore_class), "float32")
+        kept = ops.cast(ops.not_equal(ops.arange(num_classes), ignore_class), mass.dtype)
         mass = mass * kept
     total = ops.sum(mass, axis=-1, keepdims=True)
     void = ops.all(mass <= 0, axis=-1, keepdims=True)
     bad = ops.logical_and(ops.logical_not(void), ops.any(mass < 0, axis=-1, keepdims=True))
     share = ops.where(void, 0.0, mass / ops.where(void, 1.0, total))
     share = ops.where(bad, float("nan"), share)
-    return share, ops.cast(ops.logical_not(ops.squeeze(void, axis=-1)), "float32")
+    return share, ops.cast(ops.logical_not(ops.squeeze(void, axis=-1)), mass.dtype)
