@@ -17,21 +17,31 @@ from keras_robustseg.labels._pencil import (
     row_step,
 )
 from keras_robustseg.labels._store import LabelStore, label_store_bytes
+from keras_robustseg.labels._transition import (
+    TransitionMatrix,
+    estimate_transition,
+    noisy_log_probabilities,
+    transition_posterior,
+)
 
 __all__ = [
     "LabelStore",
     "Pencil",
     "PencilTerms",
+    "TransitionMatrix",
     "base_weights",
+    "estimate_transition",
     "full_logits",
     "initial_logits",
     "label_distribution",
     "label_store_bytes",
     "log_probabilities",
+    "noisy_log_probabilities",
     "num_classes_of",
     "optimal_labels",
     "pencil_terms",
     "row_step",
+    "transition_posterior",
 ]
 
 _register(__name__)

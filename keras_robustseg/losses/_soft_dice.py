@@ -54,15 +54,55 @@ def soft_dice_per_image(
     Example:
         `values, weights = soft_dice_per_image(keras.ops.softmax(logits), one_hot_mask)`
     """
+    return class_ratio_per_image(
+        ops.abs(probabilities - reference),
+        probabilities + reference,
+        reference,
+        weights,
+        pooled=pooled,
+        empty=empty,
+        include_background=include_background,
+    )
+
+
+def class_ratio_per_image(
+    distance: Any,
+    size: Any,
+    reference: Any,
+    weights: Any = None,
+    *,
+    pooled: Pooled = "image",
+    empty: Empty = "skip",
+    include_background: bool = False,
+) -> tuple[Any, Any]:
+    """Return sum_i w_i d_ic / sum_i w_i s_ic, averaged over classes c, of each image (B,).
+
+    The rules for empty classes and the weights of images are those of `soft_dice_per_image`,
+    which is this ratio for d = |p - q| and s = p + q.
+
+    Args:
+        distance: d (B, *S, C).
+        size: s (B, *S, C).
+        reference: q (B, *S, C), which says what classes an image has.
+        weights: (B, *S) base weights of the pixels; 1 by default.
+        pooled: as `soft_dice_per_image`.
+        empty: as `soft_dice_per_image`.
+        include_background: whether class 0 counts.
+
+    Returns:
+        (values, weights), each (B,).
+
+    Example:
+        `class_ratio_per_image((p - q) ** 2, p**2 + q**2, q)`
+    """
     if weights is None:
         weights = ops.ones_like(reference[..., 0])
-    if not include_background:
-        probabilities, reference = probabilities[..., 1:], reference[..., 1:]
-    axes = tuple(range(1, len(probabilities.shape) - 1))
+    first = 0 if include_background else 1
+    distance, size, reference = (x[..., first:] for x in (distance, size, reference))
+    axes = tuple(range(1, len(reference.shape) - 1))
     axes = (0, *axes) if pooled == "batch" else axes
     pixel = ops.expand_dims(weights, -1)
-    distance = ops.sum(pixel * ops.abs(probabilities - reference), axis=axes)
-    size = ops.sum(pixel * (probabilities + reference), axis=axes)
+    distance, size = ops.sum(pixel * distance, axis=axes), ops.sum(pixel * size, axis=axes)
     peak = ops.max(ops.where(pixel > 0, reference, 0.0), axis=axes)
     total = ops.sum(weights, axis=axes)
     present = ops.cast(ops.logical_not(peak < _PRESENT), "float32")
@@ -136,8 +176,8 @@ class SoftDice(SegmentationLoss):
         self.include_background = include_background
 
     def terms(self, log_p: Any, labels: Any, weights: Any) -> list[tuple[Any, Any]]:
-        """Return the Dice loss of each image, and the pixel weights of the images that count."""
-        values, image_weight = soft_dice_per_image(
+        """Return the loss of each image, and the pixel weights of the images that count."""
+        values, image_weight = self.per_image(
             ops.exp(log_p),
             labels,
             weights,
@@ -148,6 +188,12 @@ class SoftDice(SegmentationLoss):
         to_pixels = (-1, *(1,) * (len(weights.shape) - 1))
         counted = ops.reshape(ops.cast(image_weight > 0, "float32"), to_pixels)
         return [(ops.reshape(values, to_pixels), weights * counted)]
+
+    def per_image(
+        self, probabilities: Any, reference: Any, weights: Any, **options: Any
+    ) -> tuple[Any, Any]:
+        """Return the loss of each image and its weight, each (B,)."""
+        return soft_dice_per_image(probabilities, reference, weights, **options)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
