@@ -217,13 +217,18 @@ class DataBlock(Block):
     """Samples, readers and annotation noise."""
 
     source: Source
-    readers: Literal["random", "first", "majority", "all"] = Field(
-        "random", description="which of several readers' masks is trained on"
+    readers: Literal["random", "first", "majority", "all", "truth"] = Field(
+        "random",
+        description="which of several readers' masks is trained on; truth is the true mask, where "
+        "the source knows it, and noise is put on that",
     )
     noise: tuple[Noise, ...] = Field(
         (), strict=False, max_length=20, description="mixture put on the masks; empty is none"
     )
     noise_splits: tuple[Literal["train", "val"], ...] = Field(("train", "val"), strict=False)
+    seed: Annotated[int | None, whole(ge=0, le=2**31 - 1, null=True)] = Field(
+        None, description="of noise, readers and limits; null takes the recipe's seed"
+    )
     limit: Limit = Limit()
 
     @field_validator("noise")

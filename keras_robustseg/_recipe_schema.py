@@ -332,6 +332,11 @@ class Recipe(Block):
         return self.model_dump(mode="json")
 
     @property
+    def data_seed(self) -> int:
+        """Seed of what is drawn about the data: noise, readers, limits."""
+        return self.seed if self.data.seed is None else self.data.seed
+
+    @property
     def recipe_hash(self) -> str:
         """SHA-256 of the resolved recipe; equal for two texts that mean the same."""
         content = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"))

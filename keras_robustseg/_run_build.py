@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from keras_robustseg.data._augment import Affine, Augment, Elastic, Intensity
 from keras_robustseg.data._ingest import Ingest
 from keras_robustseg.data._pipeline import Pipeline
 from keras_robustseg.data._slices import SliceSource
+from keras_robustseg.data._truth import TruthSource
 from keras_robustseg.errors import RecipeError
 from keras_robustseg.labels import Pencil
 from keras_robustseg.losses import (
@@ -35,6 +37,10 @@ LOSSES = {
 }
 
 
+Build = Callable[[Recipe, keras.Model, Pipeline], RobustSegmenter]
+"""Makes the compiled trainer of a network, from a recipe and its training data."""
+
+
 @dataclass
 class Parts:
     """What a training is made of."""
@@ -53,14 +59,20 @@ class Parts:
 
 def build_source(recipe: Recipe) -> Source:
     """Return the recipe's data: cut into slices and with its noise, where it says so."""
-    source = source_from_config(recipe.data.source.model_dump())
+    return derived_source(recipe, source_from_config(recipe.data.source.model_dump()))
+
+
+def derived_source(recipe: Recipe, source: Source) -> Source:
+    """Return what the recipe makes of a source: its slices, its true masks, its noise."""
     if recipe.pipeline.slices is not None:
         source = SliceSource(source, axis=recipe.pipeline.slices)
+    if recipe.data.readers == "truth":
+        source = TruthSource(source)
     if recipe.data.noise:
         from keras_robustseg.data import NoisySource
 
         noises = [noise.model_dump() for noise in recipe.data.noise]
-        return NoisySource(source, noises, recipe.seed, splits=recipe.data.noise_splits)
+        return NoisySource(source, noises, recipe.data_seed, splits=recipe.data.noise_splits)
     return source
 
 
@@ -70,19 +82,29 @@ def split_indices(recipe: Recipe, source: Source, split: str) -> list[int]:
     limit = getattr(recipe.data.limit, split)
     if limit is None or limit >= len(indices):
         return indices
-    drawn = np.random.default_rng([recipe.seed, 1]).permutation(len(indices))[:limit]
+    drawn = np.random.default_rng([recipe.data_seed, 1]).permutation(len(indices))[:limit]
     return [indices[i] for i in sorted(drawn)]
 
 
-def build_parts(recipe: Recipe, run: Path) -> Parts:
-    """Build everything, in an order that finds mistakes of the user before anything is slow."""
-    source = build_source(recipe)
+def build_parts(
+    recipe: Recipe, run: Path, *, source: Source | None = None, build: Build | None = None
+) -> Parts:
+    """Build everything, in an order that finds mistakes of the user before anything is slow.
+
+    Args:
+        recipe: what to build.
+        run: run directory, for caches.
+        source: the recipe's data where they are loaded already; else `build_source`.
+        build: makes the compiled trainer in place of the recipe's `method`.
+    """
+    source = build_source(recipe) if source is None else source
     guard_listing(source)
     keras.utils.set_random_seed(recipe.seed)
     train = _pipeline(recipe, source, "train", run)
     validation = _pipeline(recipe, source, "val", run) if source.split("val") else None
     network = _network(recipe, source, train)
-    return Parts(recipe, source, train, validation, _compiled(recipe, network, train))
+    model = (build or compiled_segmenter)(recipe, network, train)
+    return Parts(recipe, source, train, validation, model)
 
 
 def _pipeline(recipe: Recipe, source: Source, split: str, run: Path) -> Pipeline:
@@ -91,7 +113,7 @@ def _pipeline(recipe: Recipe, source: Source, split: str, run: Path) -> Pipeline
         source,
         split_indices(recipe, source, split),
         readers=recipe.data.readers,
-        seed=recipe.seed,
+        seed=recipe.data_seed,
         cache=settings.cache,
         directory=run / "cache" / split,
     )
@@ -139,7 +161,8 @@ def _network(recipe: Recipe, source: Source, train: Pipeline) -> keras.Model:
         keras.config.set_dtype_policy("float32")
 
 
-def _compiled(recipe: Recipe, network: keras.Model, train: Pipeline) -> RobustSegmenter:
+def compiled_segmenter(recipe: Recipe, network: keras.Model, train: Pipeline) -> RobustSegmenter:
+    """Return the trainer that the recipe's `method` and `training` describe, compiled."""
     method = recipe.method.model_dump()
     total = recipe.training.epochs * train.steps_per_epoch
     if method.pop("kind") == "supervised":

@@ -223,7 +223,7 @@ def noise(
     if isinstance(source, str):
         source, _ = open_folder(source)
     items = [block.item() for block in recipe.data.noise] if recipe else []
-    seed, splits = (recipe.seed, recipe.data.noise_splits) if recipe else (0, ("train",))
+    seed, splits = (recipe.data_seed, recipe.data.noise_splits) if recipe else (0, ("train",))
     if manifest is not None:
         rows = write_manifest(source, items, manifest, seed=seed, splits=splits)
         typer.echo(f"written: {manifest} ({rows} masks)")
