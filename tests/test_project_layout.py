@@ -37,6 +37,7 @@ FLOORS = (
     ("tuning", "report", "export"),
     ("recipes",),
     ("run",),
+    ("benchmark",),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
