@@ -16,6 +16,11 @@ from keras_robustseg.labels._pencil import (
     pencil_terms,
     row_step,
 )
+from keras_robustseg.labels._spatial_bias import (
+    estimate_spatial_bias,
+    signed_distance,
+    undo_spatial_bias,
+)
 from keras_robustseg.labels._store import LabelStore, label_store_bytes
 from keras_robustseg.labels._transition import (
     TransitionMatrix,
@@ -30,6 +35,7 @@ __all__ = [
     "PencilTerms",
     "TransitionMatrix",
     "base_weights",
+    "estimate_spatial_bias",
     "estimate_transition",
     "full_logits",
     "initial_logits",
@@ -41,7 +47,9 @@ __all__ = [
     "optimal_labels",
     "pencil_terms",
     "row_step",
+    "signed_distance",
     "transition_posterior",
+    "undo_spatial_bias",
 ]
 
 _register(__name__)

@@ -147,6 +147,11 @@ class TransitionMatrix:
         """Return the arguments of the constructor."""
         return {"matrix": self.matrix.tolist()}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> TransitionMatrix:
+        """Rebuild from `get_config`."""
+        return cls(**config)
+
     def __repr__(self) -> str:
         return f"TransitionMatrix({self.matrix.tolist()})"
 
