@@ -11,7 +11,9 @@ from typing import Any
 from keras import ops
 
 from keras_robustseg.risk._cvar import total_variation_ball
+from keras_robustseg.risk._penalties import shape_ball_weights
 from keras_robustseg.risk._power import power_ball_weights
+from keras_robustseg.risk._profiles import SHAPES, from_conjugate
 from keras_robustseg.risk._reduce import LOCAL, Local
 from keras_robustseg.risk._rows import answer, per_row, rows, signed, stanced
 
@@ -49,7 +51,7 @@ def divergence_ball(
         losses: (..., n).
         weights: (..., n) base weights, not negative, of any scale; or None. Losses of weight 0 are
             not read and get no mass.
-        divergence: a name above.
+        divergence: a name above, or the convex conjugate of phi (`from_conjugate`).
         radius: a number, or (...,); 0 gives the mean.
         order: of the Renyi divergence, positive and not 1.
         stance: "optimistic" for the infimum.
@@ -69,6 +71,9 @@ def divergence_ball(
         return total_variation_ball(losses, weights, radius, stance=stance, reduce=reduce)
     of = rows(signed(losses, stance), weights, reduce)
     size = per_row(radius, of.gaps)
+    if callable(divergence) or divergence == "jeffreys":
+        shape = from_conjugate(divergence) if callable(divergence) else SHAPES[divergence]
+        return stanced(answer(of, shape_ball_weights(of, shape, size)), stance)
     k = float(order) if order is not None else _ORDERS[divergence]
     q = power_ball_weights(of, k, _renyi_radius(divergence, size, k))
     return stanced(answer(of, q), stance)
@@ -80,9 +85,10 @@ def check_divergence(divergence: Any, order: float | None) -> None:
     Raises:
         ValueError: see the message.
     """
-    if divergence not in DIVERGENCES:
+    if not callable(divergence) and divergence not in DIVERGENCES:
         raise ValueError(
-            f"`divergence` must be one of {DIVERGENCES}. Received: divergence={divergence!r}"
+            f"`divergence` must be one of {DIVERGENCES} or the convex conjugate of phi. "
+            f"Received: divergence={divergence!r}"
         )
     if (divergence == "renyi") is not (order is not None):
         raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robustseg.risk._reduce import LOCAL, Local, is_shared
+from keras_robustseg.risk._reduce import LOCAL, Local
 from keras_robustseg.risk._rows import Rows, answer, per_row, rows, signed, stanced, tiny
 
 

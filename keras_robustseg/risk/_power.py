@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_robustseg.risk._cvar import weights_on_top
+from keras_robustseg.risk._root import At, increasing_root
 from keras_robustseg.risk._rows import Rows, epsilon, tiny
 
 _MAXIMUM = 60
@@ -107,29 +108,21 @@ def _start(of: Rows, order: float, radius: Any) -> Any:
 
 
 def _scale(of: Rows, order: float, radius: Any) -> Any:
-    """The scale x (..., 1) with R_k = radius, by Newton steps on log R_k(log x) in a bracket."""
-    low = 0.5 * ops.log(radius) - 8.0 - math.log1p(abs(order - 1.0))
+    """The scale x (..., 1) with R_k = radius: Newton's method on log R_k as a function of log x."""
+    start = _start(of, order, radius)
+    low = ops.minimum(0.5 * ops.log(radius), start) - 8.0 - math.log1p(abs(order - 1.0))
     double = epsilon(radius) < 1e-10
-    high = ops.full_like(low, 80.0 if double else 40.0)
-    at = ops.clip(_start(of, order, radius), low, high)
-    state = (at, low, high, ops.full_like(at, float("inf")))
-    tolerance = 1e-7 if double else 1e-4
+    # From order 2 on the divergence has kinks, where a last step is no better than the one before.
+    tolerance = 16.0 * epsilon(radius) if order >= 2 else 1e-7 if double else 1e-4
     held = ops.logical_or(of.spread <= 0.0, radius >= _largest_radius(of, order))
+    floor = tiny(radius)
 
-    def step(at: Any, low: Any, high: Any, before: Any) -> tuple[Any, ...]:
+    def excess(at: Any) -> At:
         now = _moments(of, order, ops.exp(at))
-        floor = tiny(radius)
         error = ops.log(ops.maximum(now.divergence, floor) / radius)
-        low = ops.where(error < 0, at, low)
-        high = ops.where(error < 0, high, at)
-        newton = at - error * now.divergence / ops.maximum(now.slope, floor)
-        inside = ops.logical_and(newton > low, newton < high)
-        sound = ops.logical_and(inside, ops.abs(error) < 0.5 * before)
-        following = ops.where(sound, newton, 0.5 * (low + high))
         near = ops.abs(now.divergence - radius) <= tolerance * radius + now.noise
-        near = ops.logical_or(near, held)
-        following = ops.where(near, ops.where(inside, newton, at), following)
-        return following, low, high, ops.where(near, ops.zeros_like(error), ops.abs(error))
+        step = -error * now.divergence / ops.maximum(now.slope, floor)
+        return At(error, step, ops.logical_or(near, held))
 
-    at, *_ = of.reduce.iterate(step, state, _MAXIMUM, lambda _a, _l, _h, error: error > 0)
-    return ops.exp(at)
+    high = ops.full_like(start, 80.0 if double else 40.0)
+    return ops.exp(increasing_root(excess, start, low, high, reduce=of.reduce, maximum=_MAXIMUM))
