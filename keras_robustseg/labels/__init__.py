@@ -1,6 +1,11 @@
 """Label models: which label distribution the cost of a pixel is paid against."""
 
 from keras_robustseg._lazy import register as _register
+from keras_robustseg.labels._closed_forms import (
+    geometric_labels,
+    lambert_labels,
+    optimal_labels,
+)
 from keras_robustseg.labels._masks import (
     base_weights,
     label_distribution,
@@ -12,8 +17,12 @@ from keras_robustseg.labels._pencil import (
     PencilTerms,
     full_logits,
     initial_logits,
-    optimal_labels,
     pencil_terms,
+)
+from keras_robustseg.labels._pencil_steps import (
+    geometric_row_step,
+    label_first_row_step,
+    official_row_step,
     row_step,
 )
 from keras_robustseg.labels._spatial_bias import (
@@ -21,7 +30,9 @@ from keras_robustseg.labels._spatial_bias import (
     signed_distance,
     undo_spatial_bias,
 )
-from keras_robustseg.labels._store import LabelStore, label_store_bytes
+from keras_robustseg.labels._store import LabelStore
+from keras_robustseg.labels._store_disk import DiskLabelStore, make_label_store
+from keras_robustseg.labels._store_size import label_store_bytes
 from keras_robustseg.labels._transition import (
     TransitionMatrix,
     estimate_transition,
@@ -30,6 +41,7 @@ from keras_robustseg.labels._transition import (
 )
 
 __all__ = [
+    "DiskLabelStore",
     "LabelStore",
     "Pencil",
     "PencilTerms",
@@ -38,12 +50,18 @@ __all__ = [
     "estimate_spatial_bias",
     "estimate_transition",
     "full_logits",
+    "geometric_labels",
+    "geometric_row_step",
     "initial_logits",
     "label_distribution",
+    "label_first_row_step",
     "label_store_bytes",
+    "lambert_labels",
     "log_probabilities",
+    "make_label_store",
     "noisy_log_probabilities",
     "num_classes_of",
+    "official_row_step",
     "optimal_labels",
     "pencil_terms",
     "row_step",

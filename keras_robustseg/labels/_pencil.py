@@ -7,7 +7,27 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_robustseg.labels._closed_forms import (
+    geometric_labels,
+    lambert_labels,
+    optimal_labels,
+)
+from keras_robustseg.labels._pencil_steps import (
+    geometric_row_step,
+    label_first_row_step,
+    official_row_step,
+    row_step,
+)
+from keras_robustseg.labels._store_codec import STORAGES
+
 DEFAULT_MARGIN = 0.2
+_CHOICES = {
+    "store": ("device", "disk", "teacher", "none"),
+    "storage": STORAGES,
+    "variant": ("paper", "official_code"),
+    "direction": ("prediction_first", "label_first"),
+    "compatibility": ("cross_entropy", "kl"),
+}
 
 
 class PencilTerms(NamedTuple):
@@ -52,28 +72,6 @@ def pencil_terms(log_p: Any, log_q: Any, yhat: Any) -> PencilTerms:
     )
 
 
-def row_step(p: Any, q: Any, yhat: Any, *, flip_margin: float) -> Any:
-    """Return the step direction (B, *S, C-1) of a label row, per unit of `label_rate`.
-
-        -C dL/dlogits = (p - q) + alpha C (yhat - q),      alpha C = flip_margin
-
-    relative to class 0. It is closed form: no tape, no loss scale, no batch size in it.
-    """
-    step = (p - q) + flip_margin * (yhat - q)
-    return step[..., 1:] - step[..., :1]
-
-
-def optimal_labels(log_p: Any, yhat: Any, *, flip_margin: float) -> Any:
-    """Return log q*, the label distribution that PENCIL's rows converge to at a fixed network.
-
-        q* = argmin_q KL(p || q)/C + alpha CE(yhat, q) = (1-w) p + w yhat,  w = m/(1+m), m = alpha C
-
-    The most probable class moves from j to k exactly when p_k - p_j > m (the flip rule).
-    """
-    trust = flip_margin / (1.0 + flip_margin)
-    return ops.log((1.0 - trust) * ops.exp(log_p) + trust * yhat + 1e-37)
-
-
 @keras.saving.register_keras_serializable(package="keras_robustseg")
 class Pencil:
     """PENCIL's label model: a label distribution q per pixel, learned with the network.
@@ -86,7 +84,8 @@ class Pencil:
 
     `alpha` means another method for another number of classes: a label can move from class j to
     class k only if p_k - p_j > alpha C. So what is set is the margin m = alpha C itself, or the
-    trust w = m/(1+m) in the given mask, or alpha; exactly one.
+    trust w = m/(1+m) in the given mask, or alpha; exactly one. With m >= 1 no label could ever
+    change, which is refused; this holds for the problem above and not for its variants.
 
     Args:
         flip_margin: m in (0, 1); default 0.2.
@@ -99,12 +98,26 @@ class Pencil:
             predictions of many epochs; from label_rate (1 + m) = 4 on, labels swing.
         warmup: share of all training steps in the first phase.
         finetune: share of all training steps in the last phase.
-        store: "device" keeps a row per pixel (`LabelStore`); "none" keeps nothing and puts the
-            optimum q* in its place at every step (the generalised Jensen-Shannon loss).
+        store: where q lives. "device" keeps a row per pixel in a variable (`LabelStore`), "disk"
+            in a memory-mapped file (`DiskLabelStore`; TensorFlow without XLA). "teacher" keeps
+            the moving average of the network's weights and puts the optimum for the teacher's
+            prediction in the place of q; "none" keeps nothing and puts the optimum for the
+            network's own prediction there (the generalised Jensen-Shannon loss).
+        storage: how "device" and "disk" keep a number: "float32", "float16", or "uint8" (steps
+            of 1/8 up to +-15.875, rounded without bias).
+        variant: "paper" is L. "official_code" is what the released program minimises, with a
+            second softmax in the second term, CE(yhat, softmax(q)): once a label has moved,
+            hardly anything pulls it back. It has no closed form, so it needs rows.
+        direction: "prediction_first" is KL(p || q); "label_first" is KL(q || p), whose labels
+            hardly move while they are sure.
+        compatibility: "cross_entropy", or, with direction="label_first", "kl":
+            alpha KL(q || softmax(r0)), r0 being the logits that rows start from.
+        teacher_decay: of the moving average, reached by the ramp (1 + t)/(10 + t) over steps t.
         initial_logit: K, how far the rows start from indecision.
 
     Raises:
-        ValueError: more than one of flip_margin, trust, alpha, or a value out of its range.
+        ValueError: more than one of flip_margin, trust, alpha, a value out of its range, or a
+            combination that has no meaning.
 
     Example:
         ```python
@@ -125,6 +138,11 @@ class Pencil:
         warmup: float = 0.5,
         finetune: float = 0.0,
         store: str = "device",
+        storage: str = "float32",
+        variant: str = "paper",
+        direction: str = "prediction_first",
+        compatibility: str = "cross_entropy",
+        teacher_decay: float = 0.99,
         initial_logit: float = 10.0,
     ) -> None:
         given = {"flip_margin": flip_margin, "trust": trust, "alpha": alpha}
@@ -136,24 +154,66 @@ class Pencil:
         self.strength = set_ones or {"flip_margin": DEFAULT_MARGIN}
         self.entropy, self.label_rate = float(entropy), float(label_rate)
         self.warmup, self.finetune = float(warmup), float(finetune)
-        self.store, self.initial_logit = store, float(initial_logit)
-        self._check()
+        self.store, self.storage, self.variant = store, storage, variant
+        self.direction, self.compatibility = direction, compatibility
+        self.teacher_decay, self.initial_logit = float(teacher_decay), float(initial_logit)
+        self._check_choices()
+        self._check_numbers()
 
-    def _check(self) -> None:
-        upper = {"flip_margin": 1.0, "trust": 0.5, "alpha": 0.5}
-        for name, value in self.strength.items():
-            _inside(name, value, 0.0, upper[name])
+    def _check_choices(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                listed = ", ".join(f'"{choice}"' for choice in choices)
+                raise ValueError(
+                    f"`{name}` must be one of {listed}. Received: {getattr(self, name)!r}"
+                )
+        released = self.variant == "official_code"
+        if released and (self.direction, self.compatibility) != (
+            "prediction_first",
+            "cross_entropy",
+        ):
+            raise ValueError(
+                'variant="official_code" is the released program, which has '
+                'direction="prediction_first" and compatibility="cross_entropy". Received: '
+                f"direction={self.direction!r}, compatibility={self.compatibility!r}"
+            )
+        if released and not self.keeps_rows:
+            raise ValueError(
+                'variant="official_code" has no closed form, so it needs rows. Expected '
+                f'store="device" or store="disk". Received: store={self.store!r}'
+            )
+        if self.compatibility == "kl" and self.direction != "label_first":
+            raise ValueError(
+                'compatibility="kl" belongs to direction="label_first". Received: '
+                f"direction={self.direction!r}"
+            )
+
+    def _check_numbers(self) -> None:
+        bounded = self._has_flip_rule
+        upper = (1.0, 0.5, 0.5) if bounded else (float("inf"), 1.0, float("inf"))
+        for name, high in zip(("flip_margin", "trust", "alpha"), upper, strict=True):
+            if name in self.strength:
+                _inside(name, self.strength[name], 0.0, high)
         if not 0.0 <= self.entropy < 1.0:
             raise ValueError(f"`entropy` must be in [0, 1). Received: {self.entropy}")
         _inside("label_rate", self.label_rate, 0.0, float("inf"))
-        _inside("initial_logit", self.initial_logit, 0.0, 80.0)
+        _inside("teacher_decay", self.teacher_decay, 0.0, 1.0)
+        # An offset must be able to take the start back and to go on to the other side of it.
+        _inside("initial_logit", self.initial_logit, 0.0, 12.0 if self.storage == "uint8" else 80.0)
         if min(self.warmup, self.finetune) < 0.0 or self.warmup + self.finetune > 1.0:
             raise ValueError(
                 "`warmup` and `finetune` are shares of the training and sum to at most 1. "
                 f"Received: warmup={self.warmup}, finetune={self.finetune}"
             )
-        if self.store not in ("device", "none"):
-            raise ValueError(f'`store` must be "device" or "none". Received: {self.store!r}')
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether there is a row of logits for every training pixel."""
+        return self.store in ("device", "disk")
+
+    @property
+    def _has_flip_rule(self) -> bool:
+        return (self.variant, self.direction) == ("paper", "prediction_first")
 
     def margin(self, num_classes: int) -> float:
         """Return the flip margin m = alpha C for this number of classes.
@@ -164,7 +224,7 @@ class Pencil:
         ((name, value),) = self.strength.items()
         if name == "trust":
             return value / (1.0 - value)
-        if name == "alpha" and value * num_classes >= 1.0:
+        if name == "alpha" and self._has_flip_rule and value * num_classes >= 1.0:
             raise ValueError(
                 f"alpha={value} with {num_classes} classes gives a flip margin of "
                 f"{value * num_classes:g}: no label could ever change. Expected alpha < "
@@ -172,25 +232,56 @@ class Pencil:
             )
         return value * num_classes if name == "alpha" else value
 
+    def start(self, yhat: Any) -> Any:
+        """Return the logits (..., C) of the given mask that rows start from."""
+        return initial_logits(yhat, self.initial_logit)
+
+    def row_step(self, log_p: Any, log_q: Any, yhat: Any, *, flip_margin: Any) -> Any:
+        """Return the step (B, *S, C-1) of the label logits, per unit of `label_rate`."""
+        if self.compatibility == "kl":
+            start = ops.log_softmax(self.start(yhat), axis=-1)
+            return geometric_row_step(log_p, log_q, start, flip_margin=flip_margin)
+        if self.direction == "label_first":
+            return label_first_row_step(log_p, log_q, yhat, flip_margin=flip_margin)
+        step = row_step if self.variant == "paper" else official_row_step
+        return step(ops.exp(log_p), ops.exp(log_q), yhat, flip_margin=flip_margin)
+
+    def optimum(self, log_p: Any, yhat: Any, *, flip_margin: Any) -> Any:
+        """Return log q* (B, *S, C), the labels that the rows converge to at a fixed network."""
+        if self.compatibility == "kl":
+            start = ops.log_softmax(self.start(yhat), axis=-1)
+            return geometric_labels(log_p, start, flip_margin=flip_margin)
+        if self.direction == "label_first":
+            return lambert_labels(log_p, yhat, flip_margin=flip_margin)
+        return optimal_labels(log_p, yhat, flip_margin=flip_margin)
+
+    def compatibility_terms(self, log_q: Any, yhat: Any) -> Any:
+        """Return what each class adds to the compatibility of labels and given mask (B, *S, C)."""
+        if self.compatibility == "kl":
+            return ops.exp(log_q) * (log_q - ops.log_softmax(self.start(yhat), axis=-1))
+        if self.variant == "official_code":
+            return -yhat * ops.log_softmax(ops.exp(log_q), axis=-1)
+        return -yhat * log_q
+
+    def divergence_terms(self, log_p: Any, log_q: Any) -> Any:
+        """Return what each class adds to the divergence of network and labels (B, *S, C)."""
+        if self.direction == "label_first":
+            return ops.exp(log_q) * (log_q - log_p)
+        return ops.exp(log_p) * (log_p - log_q)
+
     def pixel_loss(self, log_p: Any, log_q: Any, yhat: Any) -> Any:
         """Return L (B, *S); its gradient with respect to the network is the paper's."""
         classes = log_p.shape[-1]
-        terms = pencil_terms(log_p, log_q, yhat)
         alpha = self.margin(classes) / classes
-        pull = terms.classification / classes + alpha * terms.compatibility
-        return pull + self.entropy / classes * terms.entropy
+        terms = self.divergence_terms(log_p, log_q) / classes
+        terms = terms + alpha * self.compatibility_terms(log_q, yhat)
+        return ops.sum(terms - self.entropy / classes * ops.exp(log_p) * log_p, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **self.strength,
-            "entropy": self.entropy,
-            "label_rate": self.label_rate,
-            "warmup": self.warmup,
-            "finetune": self.finetune,
-            "store": self.store,
-            "initial_logit": self.initial_logit,
-        }
+        names = ("entropy", "label_rate", "warmup", "finetune", *_CHOICES)
+        names = (*names, "teacher_decay", "initial_logit")
+        return {**self.strength, **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Pencil:

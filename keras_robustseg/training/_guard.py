@@ -19,6 +19,7 @@ def train_step_tensorflow(model: Any, data: Any) -> dict[str, Any]:
     import tensorflow as tf
 
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    _prepare_labels(model, x)
     statistics = model.network.non_trainable_weights
     before = [tf.identity(v.value) for v in statistics]
     with tf.GradientTape() as tape:
@@ -27,13 +28,35 @@ def train_step_tensorflow(model: Any, data: Any) -> dict[str, Any]:
         scaled = model.optimizer.scale_loss(loss)
     weights = model.trainable_weights
     gradients = tape.gradient(scaled, weights)
-    ok = _all_finite(model, loss, gradients)
+    finite, ok = _verdict(model, loss, gradients)
     _apply_if(ok, model.optimizer, gradients, weights)
     for variable, old in zip(statistics, before, strict=True):
-        variable.assign(tf.where(ok, variable.value, old))
+        variable.assign(tf.where(finite, variable.value, old))
+    _update_labels(model, finite)
     model.skipped_steps.assign_add(tf.cast(tf.logical_not(ok), "int32"))
     _track_loss(model, tf.where(ok, loss, tf.zeros_like(loss)), x)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def _prepare_labels(model: Any, x: Any) -> None:
+    """Let a store on a disk read while the network runs; refuse what it cannot do."""
+    if model.label_store is None:
+        return
+    if model.jit_compile and not model.label_store.supports_jit:
+        raise ValueError(
+            'store="disk" cannot be compiled by XLA: its rows are read by the host. Expected '
+            'compile(jit_compile=False), or store="device". Received: jit_compile=True'
+        )
+    model._objective.read_ahead(x)
+
+
+def _update_labels(model: Any, finite: Any) -> None:
+    """Move label rows and the teacher, both by what this step has found."""
+    move = model.pending.__dict__.pop("labels", None)
+    if move is not None:
+        move(finite)
+    if model.teacher is not None:
+        model.teacher.follow(model.step.value - 1, finite)
 
 
 def _track_loss(model: Any, loss: Any, x: Any) -> None:
@@ -41,15 +64,25 @@ def _track_loss(model: Any, loss: Any, x: Any) -> None:
     model._loss_tracker.update_state(loss * replica_count(), sample_weight=images)
 
 
-def _all_finite(model: Any, loss: Any, gradients: list[Any]) -> Any:
+def _verdict(model: Any, loss: Any, gradients: list[Any]) -> tuple[Any, Any]:
+    """Return whether loss and gradients are finite, and whether the optimizer may have them.
+
+    A loss-scaling optimizer looks for overflowing gradients itself and lowers the scale, which is
+    part of its work and no broken step. What else learns from the step stays as it was.
+    """
     import tensorflow as tf
 
-    # A loss-scaling optimizer looks for overflowing gradients itself and lowers the scale.
     scaling = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    checked = [] if scaling else [tf.reduce_sum(g) for g in gradients if g is not None]
-    ok = tf.reduce_all(
-        tf.math.is_finite(tf.stack([tf.cast(v, "float32") for v in [loss, *checked]]))
-    )
+    sums = [tf.cast(tf.reduce_sum(g), "float32") for g in gradients if g is not None]
+    loss_finite = _everywhere(tf.math.is_finite(loss))
+    finite = _everywhere(tf.reduce_all(tf.math.is_finite(tf.stack([loss, *sums]))))
+    return finite, loss_finite if scaling else finite
+
+
+def _everywhere(ok: Any) -> Any:
+    """Whether this holds on all replicas."""
+    import tensorflow as tf
+
     replica = tf.distribute.get_replica_context()
     if replica is not None and replica.num_replicas_in_sync > 1:
         bad = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.logical_not(ok), "float32"))
@@ -80,12 +113,57 @@ def _apply_if(ok: Any, optimizer: Any, gradients: list[Any], weights: list[Any])
 
 def train_step_jax(model: Any, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
     """The same on JAX, where a step is a function from state to state."""
-    logs, new = keras.Model.train_step(model, state, data)
+    import jax
+
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    weights, rest, slots, metrics = state
+    gradient = jax.value_and_grad(model.compute_loss_and_updates, has_aux=True)
+    (_, (loss, y_pred, new_rest, new_metrics)), gradients = gradient(
+        weights, rest, metrics, x, y, sample_weight, training=True, optimizer_variables=slots
+    )
+    finite, ok = _verdict_jax(model, loss, gradients)
+    new_weights, new_slots = model.optimizer.stateless_apply(slots, gradients, weights)
+    new_weights, new_slots = _chosen(ok, (new_weights, new_slots), (weights, slots))
+    logs, new_metrics = model._update_metrics_variables(
+        new_metrics, loss, x, y, y_pred, sample_weight
+    )
+    new_rest = _follow_jax(model, rest, new_rest, new_weights)
+    new_rest = _count_jax(model, rest, new_rest, _chosen(finite, new_rest, rest), ok)
+    return logs, (new_weights, new_rest, new_slots, _chosen(ok, new_metrics, metrics))
+
+
+def _verdict_jax(model: Any, loss: Any, gradients: list[Any]) -> tuple[Any, Any]:
+    """As `_verdict`."""
     import jax.numpy as jnp
 
-    ok = jnp.stack([jnp.all(jnp.isfinite(v)) for v in new[0]]).all()
-    kept = tree.map_structure(lambda a, b: jnp.where(ok, a, b), new, state)
-    names = [v.path for v in model.non_trainable_variables]
-    counter = names.index(model.skipped_steps.path)
-    kept[1][counter] = state[1][counter] + jnp.where(ok, 0, 1).astype("int32")
-    return logs, kept
+    scaling = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    sums = [jnp.sum(g).astype("float32") for g in gradients if g is not None]
+    finite = jnp.isfinite(jnp.stack([loss, *sums])).all()
+    return finite, jnp.isfinite(loss) if scaling else finite
+
+
+def _chosen(ok: Any, new: Any, old: Any) -> Any:
+    return tree.map_structure(lambda a, b: ops.where(ok, a, b), new, old)
+
+
+def _follow_jax(model: Any, old: Any, new: Any, new_weights: Any) -> Any:
+    """Put the teacher's next averages among the new values of what is not trained."""
+    if model.teacher is None:
+        return new
+    place = {id(v): n for n, v in enumerate(model.non_trainable_variables)}
+    values = {id(v): value for v, value in zip(model.trainable_variables, new_weights, strict=True)}
+    values.update({key: new[n] for key, n in place.items()})
+    new, step = list(new), old[place[id(model.step)]]
+    for own, value in model.teacher.averages(step, lambda v: values[id(v)]):
+        new[place[id(own)]] = value
+    return new
+
+
+def _count_jax(model: Any, old: Any, new: Any, kept: Any, ok: Any) -> Any:
+    """Let the counters go on in a step that is left out."""
+    kept = list(kept)
+    place = {id(v): n for n, v in enumerate(model.non_trainable_variables)}
+    steps, skipped = place[id(model.step)], place[id(model.skipped_steps)]
+    kept[steps] = new[steps]
+    kept[skipped] = old[skipped] + ops.cast(ops.logical_not(ok), "int32")
+    return kept

@@ -12,13 +12,11 @@ from keras_robustseg.labels import (
     Pencil,
     base_weights,
     full_logits,
-    initial_logits,
     label_distribution,
     log_probabilities,
-    optimal_labels,
-    row_step,
 )
 from keras_robustseg.losses import replica_count, soft_dice
+from keras_robustseg.training._teacher import Teacher
 
 
 def output_shares(count: int) -> list[float]:
@@ -46,12 +44,21 @@ class Clock:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss needs of a batch: yhat, q (log), weights of pixels, rows of the store."""
+    """What a loss needs of a batch.
+
+    Attributes:
+        yhat: (B, *S, C) given mask.
+        log_q: (B, *S, C) label distribution.
+        weight: (B, *S) of the pixels, 0 at void ones.
+        rows: where the store keeps the pixels, None without a store.
+        moving: bool, broadcastable to (B, *S): whether labels move in this step.
+    """
 
     yhat: Any
     log_q: Any
     weight: Any
     rows: tuple[Any, Any] | None
+    moving: Any
 
 
 class LabelObjective:
@@ -59,10 +66,11 @@ class LabelObjective:
 
     Args:
         pencil: the label model.
-        store: its rows, or None for `store="none"`.
+        store: its rows, or None where it keeps none.
         num_classes: C.
-        region_weight: gamma.
+        region_weight: gamma; a batch of single labels, (B, C), has no region.
         clock: the trainer's counters.
+        teacher: the moving average of the network, for `store="teacher"`.
     """
 
     def __init__(
@@ -72,10 +80,16 @@ class LabelObjective:
         num_classes: int,
         region_weight: float,
         clock: Clock,
+        teacher: Teacher | None = None,
     ) -> None:
         self.pencil, self.store, self.num_classes = pencil, store, num_classes
-        self.region_weight, self.clock = region_weight, clock
+        self.region_weight, self.clock, self.teacher = region_weight, clock, teacher
         self.margin = pencil.margin(num_classes)
+
+    def read_ahead(self, x: Any) -> None:
+        """Start to read the label rows of a batch, before the network has seen it."""
+        if self.store is not None:
+            self.store.read_ahead(self._rows(x)[0])
 
     def loss(
         self, x: Any, y: Any, outputs: list[Any], sample_weight: Any, *, training: bool
@@ -87,8 +101,10 @@ class LabelObjective:
         yhat = ops.where(seen[..., None], yhat, 0.0)
         log_ps = [log_probabilities(output, where=seen) for output in outputs]
         rows = self._rows(x) if training and self.store is not None else None
-        log_q = ops.stop_gradient(self._log_labels(rows, yhat, log_ps[0], training))
-        batch = Batch(yhat, log_q, weight, rows)
+        believed = self._believed(x, log_ps[0], seen) if training else None
+        log_q = ops.stop_gradient(self._log_labels(rows, yhat, believed))
+        still = ops.logical_or(self.clock.warming(), self.clock.frozen())
+        batch = Batch(yhat, log_q, weight, rows, ops.logical_not(still))
         loss = 0.0
         for share, log_p in zip(output_shares(len(log_ps)), log_ps, strict=True):
             loss = loss + share * self._value(log_p, batch, training)
@@ -105,21 +121,28 @@ class LabelObjective:
         assert self.store is not None
         return self.store.index(x["sample_id"]), None
 
-    def _log_labels(self, rows: Any, yhat: Any, log_p: Any, training: bool) -> Any:
-        start = initial_logits(yhat, self.pencil.initial_logit)
-        if training and self.store is not None:
-            start = start + full_logits(self.store.read(*rows))
+    def _believed(self, x: Any, log_p: Any, seen: Any) -> Any:
+        """log p that labels without rows follow: the teacher's where there is one."""
+        if self.teacher is None:
+            return log_p
+        return log_probabilities(self.teacher.predict(x), where=seen)
+
+    def _log_labels(self, rows: Any, yhat: Any, believed: Any) -> Any:
+        """log q (B, *S, C): as given, plus the rows, or the optimum once the warm-up is over."""
+        start = self.pencil.start(yhat)
+        if rows is not None and self.store is not None:
+            return log_probabilities(start + full_logits(self.store.read(*rows)))
         log_q = log_probabilities(start)
-        if not training or self.store is not None:
+        if believed is None or self.store is not None:
             return log_q
-        optimum = optimal_labels(log_p, yhat, flip_margin=self.margin)
+        optimum = self.pencil.optimum(believed, yhat, flip_margin=self.margin)
         return ops.where(self.clock.warming(), log_q, optimum)
 
     def _value(self, log_p: Any, batch: Batch, training: bool) -> Any:
         pixel = self._class_terms(log_p, batch, training)
         total = ops.maximum(ops.sum(batch.weight), 1e-37)
         loss = ops.sum(batch.weight[..., None] * pixel) / total
-        if not self.region_weight:
+        if not self.region_weight or len(log_p.shape) == 2:
             return loss
         region = soft_dice(ops.exp(log_p), ops.exp(batch.log_q), batch.weight)
         return loss + self.region_weight * region
@@ -127,23 +150,24 @@ class LabelObjective:
     def _class_terms(self, log_p: Any, batch: Batch, training: bool) -> Any:
         """What each class adds to the pixel loss, (B, *S, C): all phases have one form,
 
-            a p log p - b p log q - c yhat log q - d yhat log p
+            a D(p, q) + b p log p + c K(q, yhat) - d yhat log p
 
-        with numbers a to d that change with the phase, so that one sum is enough.
+        with divergence D and compatibility K of the label model, and numbers a to d that change
+        with the phase, so that one sum is enough.
         """
         if not training:
             return -batch.yhat * log_p
         a, b, c, d = self._coefficients()
-        own = ops.exp(log_p) * (a * log_p - b * batch.log_q)
-        return own - batch.yhat * (c * batch.log_q + d * log_p)
+        own = a * self.pencil.divergence_terms(log_p, batch.log_q) + b * ops.exp(log_p) * log_p
+        given = self.pencil.compatibility_terms(batch.log_q, batch.yhat)
+        return own + c * given - d * batch.yhat * log_p
 
     def _coefficients(self) -> tuple[Any, Any, Any, Any]:
-        """(a, b, c, d): cross-entropy in the warm-up, then L, then KL(p || q)/C alone."""
+        """(a, b, c, d): cross-entropy in the warm-up, then L, then the divergence/C alone."""
         warm = ops.cast(self.clock.warming(), "float32")
         moving = (1.0 - warm) * (1.0 - ops.cast(self.clock.frozen(), "float32"))
-        share = (1.0 - warm) / self.num_classes
-        entropy = moving * self.pencil.entropy / self.num_classes
-        return share - entropy, share, moving * self.margin / self.num_classes, warm
+        share, of_each = (1.0 - warm) / self.num_classes, moving / self.num_classes
+        return share, -of_each * self.pencil.entropy, of_each * self.margin, warm
 
     def changed(self, batch: Batch) -> tuple[Any, Any]:
         """Return where the label's class is not the given one (B, *S), and which pixels count."""
@@ -154,15 +178,20 @@ class LabelObjective:
             moved = ops.argmax(log_q, axis=-1) != ops.argmax(yhat, axis=-1)
         return ops.cast(moved, "float32"), ops.cast(batch.weight > 0, "float32")
 
-    def move_labels(self, batch: Batch, log_p: Any, loss: Any) -> None:
-        """Take one gradient step on the rows of the batch, in the correction phase."""
+    def move_labels(self, batch: Batch, log_p: Any, finite: Any) -> None:
+        """Take one gradient step on the rows of the batch, in the correction phase.
+
+        Args:
+            batch: as `loss` returned it.
+            log_p: (B, *S, C) of the main output.
+            finite: bool (), whether loss and gradients are; if not, the rows stay.
+        """
         if self.store is None or batch.rows is None:
             return
-        still = ops.logical_or(self.clock.warming(), self.clock.frozen())
-        active = ops.logical_and(ops.logical_not(still), ops.isfinite(loss))
+        active = ops.logical_and(batch.moving, finite)
         active = ops.logical_and(active, batch.weight > 0)[..., None]
-        p = ops.stop_gradient(ops.exp(log_p))
-        step = row_step(p, ops.exp(batch.log_q), batch.yhat, flip_margin=self.margin)
+        log_p = ops.stop_gradient(log_p)
+        step = self.pencil.row_step(log_p, batch.log_q, batch.yhat, flip_margin=self.margin)
         step = ops.where(active, self.pencil.label_rate * step, 0.0)
         index, weight = batch.rows
         self.store.add(index, step, weight)

@@ -12,17 +12,21 @@ import numpy as np
 from keras import ops
 
 from keras_robustseg.errors import StateError, TrainingError
+from keras_robustseg.labels import DiskLabelStore
 from keras_robustseg.training._history import History
 from keras_robustseg.training._state import StateStore
 from keras_robustseg.training._state_files import State
 from keras_robustseg.training._stop import StopRequested, StopSignals
+
+_ROWS = "label_rows/"  # arrays of a state that lead to label rows on a disk
 
 
 class ExactResume(keras.callbacks.Callback):
     """Save everything a training is made of, and go on from it.
 
     A state holds every variable of the model (weights, statistics, label rows, seeds, running
-    metrics), of the optimizer, the position (epoch, batch) and the history. The data have to be a
+    metrics), of the optimizer, the position (epoch, batch) and the history. Label rows on a disk
+    stay in their file, as they were when the state was saved. The data have to be a
     `Pipeline`, whose order and augmentation are functions of the position. Called on a directory
     that holds a state, `fit` continues from it, in the middle of an epoch too, and ends with the
     same bits as a training that was never stopped (same machine, same number of threads). The
@@ -88,6 +92,7 @@ class ExactResume(keras.callbacks.Callback):
             return
         self._check_identity(state)
         self._restore(state, self._variables())
+        self._restore_disk_rows(state)
         self._epoch, self._first = state.meta["epoch"], state.meta["batch"]
         self.history.restore(state.meta["history"])
         self._running = state
@@ -167,8 +172,28 @@ class ExactResume(keras.callbacks.Callback):
             "history": self.history.rows,
         }
         steps = self._epoch * self.pipeline.steps_per_epoch + self._batch
-        self.store.save(_Values(self._variables()), meta, step=steps)
+        rows = self._disk_rows
+        arrays = {} if rows is None else rows.snapshot()
+        values = {**self._variables(), **{_ROWS + name: v for name, v in arrays.items()}}
+        self.store.save(_Values(values), meta, step=steps)
+        if rows is not None:
+            rows.committed()
         self._saved_at, self._since = time.monotonic(), 0
+
+    @property
+    def _disk_rows(self) -> DiskLabelStore | None:
+        """Label rows that a state refers to and does not hold."""
+        rows = self.model.label_store
+        return rows if isinstance(rows, DiskLabelStore) else None
+
+    def _restore_disk_rows(self, state: State) -> None:
+        arrays = {k[len(_ROWS) :]: v for k, v in state.arrays.items() if k.startswith(_ROWS)}
+        if (self._disk_rows is None) != (not arrays):
+            raise StateError(
+                f"{self.store.directory}: the saved state is of a model with another label store."
+            )
+        if self._disk_rows is not None:
+            self._disk_rows.restore(arrays)
 
     def _variables(self) -> dict[str, Any]:
         """Everything that a step reads: weights, seeds, rows, running metrics, optimizer."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,11 +18,13 @@ from keras_robustseg.labels import (
     full_logits,
     initial_logits,
     label_distribution,
+    make_label_store,
     num_classes_of,
 )
 from keras_robustseg.training._guard import train_step_jax, train_step_tensorflow
 from keras_robustseg.training._label_objective import Clock, LabelObjective, output_shares
 from keras_robustseg.training._phases import PhasePlanner
+from keras_robustseg.training._teacher import Teacher
 
 
 @keras.saving.register_keras_serializable(package="keras_robustseg")
@@ -46,7 +51,9 @@ class RobustSegmenter(keras.Model):
             list of such, the first being the main one (deep supervision).
         label_model: `None` or `labels.Pencil`.
         label_shapes: spatial shape of every training image, in the order of the sample ids;
-            needed by `Pencil(store="device")`.
+            needed by label models that keep rows. For classification, [()] * number of samples.
+        label_directory: where `Pencil(store="disk")` keeps its rows; the same for a resumed run.
+            By default a temporary directory.
         region_weight: gamma, weight of the soft Dice loss against q. It keeps small objects
             alive, which the plain method loses. Not used without a label model.
         training_steps: length of the training in steps, for the phases; by default `fit` finds
@@ -73,6 +80,7 @@ class RobustSegmenter(keras.Model):
         label_model: Pencil | None = None,
         *,
         label_shapes: Sequence[Sequence[int]] | None = None,
+        label_directory: str | Path | None = None,
         region_weight: float = 1.0,
         training_steps: int | None = None,
         name: str = "robust_segmenter",
@@ -85,7 +93,8 @@ class RobustSegmenter(keras.Model):
         self.region_weight, self.training_steps = float(region_weight), training_steps
         self.label_shapes = None if label_shapes is None else [tuple(s) for s in label_shapes]
         self.num_classes = num_classes_of(self._outputs(network.output)[0])
-        self.label_store = self._make_store()
+        self.label_store = self._make_store(label_directory)
+        self.teacher = self._make_teacher()
         counter: dict[str, Any] = {
             "shape": (),
             "dtype": "int32",
@@ -100,24 +109,36 @@ class RobustSegmenter(keras.Model):
         )
         self.label_change: Any = keras.metrics.Mean(name="label_change") if label_model else None
         self._objective = self._make_objective()
+        # Replicas trace their steps side by side, each in a thread of its own.
+        self.pending = threading.local()
         self.built = True
 
-    def _make_store(self) -> LabelStore | None:
-        if self.label_model is None or self.label_model.store == "none":
+    def _make_store(self, directory: str | Path | None) -> LabelStore | None:
+        if self.label_model is None or not self.label_model.keeps_rows:
             return None
         if self.label_shapes is None:
             raise ValueError(
-                '`label_shapes` is missing: Pencil(store="device") keeps a row per pixel. Expected '
-                "the spatial shape of every training image, e.g. [(64, 64)] * 100."
+                f"`label_shapes` is missing: store={self.label_model.store!r} keeps a row per "
+                "pixel. Expected the spatial shape of every training image, e.g. [(64, 64)] * 100."
             )
-        return LabelStore(self.label_shapes, self.num_classes)
+        return make_label_store(self.label_model, self.label_shapes, self.num_classes, directory)
+
+    def _make_teacher(self) -> Teacher | None:
+        if self.label_model is None or self.label_model.store != "teacher":
+            return None
+        return Teacher(self.network, self.label_model.teacher_decay)
 
     def _make_objective(self) -> LabelObjective | None:
         if self.label_model is None:
             return None
         clock = Clock(self.step, self.warmup_end, self.finetune_start)
         return LabelObjective(
-            self.label_model, self.label_store, self.num_classes, self.region_weight, clock
+            self.label_model,
+            self.label_store,
+            self.num_classes,
+            self.region_weight,
+            clock,
+            self.teacher,
         )
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -210,12 +231,22 @@ class RobustSegmenter(keras.Model):
     ) -> Any:
         loss, batch, log_p = objective.loss(x, y, outputs, sample_weight, training=training)
         if training:
-            objective.move_labels(batch, log_p, loss)
+            self._move_labels(objective, batch, log_p, loss)
             changed, seen = objective.changed(batch)
             self.label_change.update_state(changed, sample_weight=seen)
         for extra in self.losses:
             loss = loss + self._aggregate_additional_loss(extra)
         return loss
+
+    def _move_labels(self, objective: LabelObjective, batch: Any, log_p: Any, loss: Any) -> None:
+        """Move the labels: with TensorFlow once `train_step` knows whether gradients are finite.
+
+        Elsewhere a step is a function from state to state, and the guard takes the old state.
+        """
+        if keras.backend.backend() == "tensorflow":
+            self.pending.labels = functools.partial(objective.move_labels, batch, log_p)
+        else:
+            objective.move_labels(batch, log_p, ops.isfinite(loss))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Metrics look at the main output only."""
