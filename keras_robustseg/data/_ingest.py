@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_robustseg.data._check_guard import guard
-from keras_robustseg.data._source import VOID, Example, Source
+from keras_robustseg.data._source import Example, Source
 from keras_robustseg.errors import DataError
+from keras_robustseg.metrics._overlap import majority_of_readers
 
 READERS = ("random", "first", "majority", "all")
 CACHES = ("memory", "disk", "none")
@@ -45,18 +46,11 @@ def choose_reader(mask: np.ndarray, readers: str, *, seed: int, sample_id: str) 
     if len(present) <= 1 or readers == "first":
         return mask[..., present[0] if len(present) else 0]
     if readers == "majority":
-        return _majority(mask)
+        return majority_of_readers(mask)
     if readers == "random":
         rng = np.random.default_rng([seed, sample_key(sample_id)])
         return mask[..., rng.choice(present)]
     raise DataError(f"data.readers: got {readers!r}, expected one of {', '.join(READERS)}")
-
-
-def _majority(mask: np.ndarray) -> np.ndarray:
-    votes = np.stack(
-        [(mask == c).sum(axis=-1) for c in range(max(int(mask.max()), 0) + 1)], axis=-1
-    )
-    return np.where(votes.any(axis=-1), votes.argmax(axis=-1), VOID).astype(mask.dtype)
 
 
 class Ingest:

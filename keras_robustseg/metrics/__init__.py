@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = attach(
         "evaluate_masks": "_evaluate",
         "hausdorff_95": "_surface",
         "iou": "_overlap",
+        "majority_of_readers": "_overlap",
         "normalized_surface_dice": "_surface",
         "overlap_counts": "_overlap",
         "surface_distances": "_surface",

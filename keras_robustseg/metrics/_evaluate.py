@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_robustseg.metrics._overlap import FloatArray, dice_of_counts, overlap_counts
+from keras_robustseg.metrics._overlap import (
+    FloatArray,
+    dice_of_counts,
+    one_map,
+    overlap_counts,
+)
 from keras_robustseg.metrics._surface import SurfaceSummary, surface_distances, surface_summary
 
 
@@ -85,7 +90,7 @@ def evaluate_masks(
 
     Args:
         preds: N maps of class ids (*S); sizes may differ from image to image.
-        trues: N maps, same shapes.
+        trues: N maps, same shapes, or (*S, R) of R readers, who count by majority.
         num_classes: C; class 0 is the background.
         spacing: size of a pixel along each axis, for all images or one tuple per image.
         tolerance: of the normalized surface Dice, in the unit of `spacing`.
@@ -101,6 +106,7 @@ def evaluate_masks(
     counts, surfaces = [], []
     for index, (pred, true) in enumerate(zip(preds, trues, strict=True)):
         pred, true = np.asarray(pred), np.asarray(true)
+        true = one_map(pred, true)
         counts.append(overlap_counts(pred, true, num_classes))
         if surface:
             scale = _spacing_of(index, spacing)

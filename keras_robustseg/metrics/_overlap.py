@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,7 +21,7 @@ def overlap_counts(
 
     Args:
         pred: class ids (*S), any number of axes.
-        true: class ids, same shape.
+        true: class ids, same shape, or (*S, R) of R readers, who then count by majority.
         num_classes: C.
 
     Raises:
@@ -33,6 +35,32 @@ def overlap_counts(
     return np.stack([np.bincount(ids, minlength=num_classes) for ids in (agreed, pred, true)])
 
 
+def majority_of_readers(masks: npt.ArrayLike) -> npt.NDArray[np.integer]:
+    """Return what most readers said, pixel by pixel, (*S); ties go to the lowest class.
+
+    Args:
+        masks: class ids (*S, R) of R readers, negative where a reader gave none; a pixel that no
+            reader gave is -1.
+
+    Example:
+        `majority_of_readers([[0, 1, 1], [2, -1, -1], [-1, -1, -1]])  # [1, 2, -1]`
+    """
+    masks = np.asarray(masks)
+    classes = max(int(masks.max(initial=0)), 0) + 1
+    votes = np.stack([(masks == c).sum(axis=-1) for c in range(classes)], axis=-1)
+    return np.where(votes.any(axis=-1), votes.argmax(axis=-1), -1).astype(masks.dtype)
+
+
+def one_map(pred: npt.NDArray[Any], true: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return `true` as one map: the majority where it has an axis of readers more than `pred`.
+
+    Example:
+        `one_map(np.zeros((8, 8), int), np.zeros((8, 8, 3), int)).shape  # (8, 8)`
+    """
+    several = true.ndim == pred.ndim + 1 and true.dtype.kind in "iub"
+    return majority_of_readers(true) if several else true
+
+
 def dice(pred: npt.ArrayLike, true: npt.ArrayLike, num_classes: int) -> FloatArray:
     """Return Dice's coefficient 2 |P and T| / (|P| + |T|) of each class, shape (C,).
 
@@ -41,7 +69,7 @@ def dice(pred: npt.ArrayLike, true: npt.ArrayLike, num_classes: int) -> FloatArr
 
     Args:
         pred: class ids (*S).
-        true: class ids (*S).
+        true: class ids (*S), or (*S, R) of R readers.
         num_classes: C.
 
     Raises:
@@ -58,7 +86,7 @@ def iou(pred: npt.ArrayLike, true: npt.ArrayLike, num_classes: int) -> FloatArra
 
     Args:
         pred: class ids (*S).
-        true: class ids (*S).
+        true: class ids (*S), or (*S, R) of R readers.
         num_classes: C.
 
     Raises:
@@ -76,7 +104,7 @@ def accuracy(pred: npt.ArrayLike, true: npt.ArrayLike, num_classes: int) -> floa
 
     Args:
         pred: class ids (*S).
-        true: class ids (*S).
+        true: class ids (*S), or (*S, R) of R readers.
         num_classes: C.
 
     Raises:
@@ -108,6 +136,7 @@ def _valid_pixels(
     pred: npt.ArrayLike, true: npt.ArrayLike, num_classes: int
 ) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
     pred, true = np.asarray(pred), np.asarray(true)
+    true = one_map(pred, true)
     if pred.shape != true.shape:
         raise DataError(
             "Two label maps must have one shape to be compared. "
