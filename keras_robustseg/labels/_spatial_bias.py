@@ -48,8 +48,8 @@ def estimate_spatial_bias(
 
     With d the signed distance to the given outline of a class, the offset b is the one at which
     d > b differs from the clean masks in the least pixels, over all pairs; ties for the least
-    |b|. Above 0 the masks are too large, below too small. After Yao et al. (ICLR 2023, section
-    3.2), who take the mean distance between outlines.
+    |b|. Above 0 the masks are too large, below too small. After Yao et al. (ICLR 2023), who shift
+    signed distances by what they find on clean masks.
 
     A constant offset is all that this finds: neither noise without a direction, nor missing
     objects. Without clean masks it cannot be known at all.

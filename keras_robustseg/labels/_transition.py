@@ -208,10 +208,10 @@ def estimate_transition(
 ) -> TransitionMatrix:
     """Estimate T from predicted probabilities and given labels, without true ones.
 
-    "confident_joint" (Northcutt et al., JAIR 2021, equations 1 to 3): pixels given as j count as
+    "confident_joint" (Northcutt et al., JAIR 2021): pixels given as j count as
     truly k when p_k is the largest among the classes whose probability reaches its mean over the
     pixels given as that class; the counts of each given class are scaled to their true number.
-    "anchor" (Patrini et al., CVPR 2017, equation 12): row k is the prediction at the pixel where
+    "anchor" (Patrini et al., CVPR 2017): row k is the prediction at the pixel where
     p_k is at its `quantile`; 1 is the largest, the paper's; less guards against outliers.
 
     Both suppose that errors depend on the true class only. Wrong outlines do not: there T says how

@@ -18,7 +18,7 @@ _TRUST = {"soft": 0.95, "hard": 0.8}
 def bootstrapping(log_p: Any, labels: Any, *, trust: float, belief: Belief = "soft") -> Any:
     """Return -sum_c (w y_c + (1 - w) b_c) log p_c of each pixel, b being the network's belief.
 
-    Reed et al. (ICLR 2015 workshop, arXiv 1412.6596, equations 6 and 7): b = p ("soft"), which is
+    Reed et al. (ICLR 2015 workshop, arXiv 1412.6596): b = p ("soft"), which is
     w CE(y, p) + (1 - w) H(p), or b = one-hot of the largest p ("hard"). As there, the gradient
     runs through b = p too; the hard belief is piecewise constant.
 

@@ -13,7 +13,7 @@ from keras_robustseg.losses._base import SegmentationLoss
 def generalized_cross_entropy(log_p: Any, labels: Any, *, q: float) -> Any:
     """Return sum_c y_c L_q(p_c) of each pixel, L_q(p) = (1 - p^q) / q.
 
-    Zhang and Sabuncu (NeurIPS 2018, equation 6), in expectation over y where labels are soft or
+    Zhang and Sabuncu (NeurIPS 2018, section 3.2), in expectation over y where labels are soft or
     come from several readers. q -> 0 is the cross-entropy, q = 1 is 1 - p_y. The gradient is that
     of the cross-entropy times p_y^q, so labels that the network denies hardly count: wrong ones,
     and those of small objects that it has not learned yet.

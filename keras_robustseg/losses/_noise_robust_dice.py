@@ -15,9 +15,10 @@ def noise_robust_dice_per_image(
 ) -> tuple[Any, Any]:
     """Return sum_i |p_i - q_i|^gamma / sum_i (p_i^2 + q_i^2), averaged over classes, of each image.
 
-    Wang et al. (IEEE TMI 2020, equation 5). gamma = 2 is 1 - 2 <p, q> / (|p|^2 + |q|^2), the Dice
-    loss with squares; gamma = 1 weighs all errors alike, as the mean absolute error does. Smoothing
-    constants are replaced by the rule for empty classes of `soft_dice_per_image`.
+    Wang et al. (IEEE TMI 2020, the loss of COPLE-Net). gamma = 2 is the Dice loss with squares,
+    1 - 2 <p, q> / (|p|^2 + |q|^2); gamma = 1 weighs all errors alike, as the mean absolute error
+    does. In place of smoothing constants stands the rule for empty classes of
+    `soft_dice_per_image`.
 
     Args:
         probabilities: p (B, *S, C).

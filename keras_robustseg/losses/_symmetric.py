@@ -15,7 +15,7 @@ from keras_robustseg.losses._cross_entropy import cross_entropy
 def reverse_cross_entropy(log_p: Any, labels: Any, *, log_zero: float = -4.0) -> Any:
     """Return -sum_c p_c log y_c of each pixel, with log y_c no lower than `log_zero`.
 
-    Wang et al. (ICCV 2019, equation 5). For hard labels it is -log_zero (1 - p_y).
+    Wang et al. (ICCV 2019). For hard labels it is -log_zero (1 - p_y).
 
     Args:
         log_p: (B, *S, C) log-probabilities.
@@ -37,7 +37,7 @@ def symmetric_cross_entropy(
 ) -> Any:
     """Return alpha CE(y, p) + beta CE(p, y) of each pixel.
 
-    Wang et al. (ICCV 2019, equation 7). The first term learns, the second is bounded and weighs
+    Wang et al. (ICCV 2019). The first term learns, the second is bounded and weighs
     all labels alike, as the mean absolute error does.
 
     Args:

@@ -43,7 +43,7 @@ def student_t_loss(errors: Any, nu: Any, *, dimension: int) -> Any:
 
     1/d times the negative log-likelihood of a d-variate Student-t distribution with unit scale and
     nu degrees of freedom, at squared distance d m, without its constant (Gonzalez-Jimenez et al.,
-    MICCAI 2023, equation 3). nu -> infinity is the squared error m / 2. An image far off,
+    MICCAI 2023). nu -> infinity is the squared error m / 2. An image far off,
     m >> nu / d, has a gradient in proportion to 1 / m.
 
     Args:

@@ -16,7 +16,7 @@ from keras_robustseg.losses._cross_entropy import cross_entropy
 def forward_correction(log_p: Any, labels: Any, transition: Any) -> Any:
     """Return -sum_c y_c log sum_k p_k T[k, c] of each pixel.
 
-    Patrini et al. (CVPR 2017, equation 6): its minimum over p under noisy labels is that of the
+    Patrini et al. (CVPR 2017, theorem 2): its minimum over p under noisy labels is that of the
     cross-entropy under true ones, if T is right.
 
     Args:
@@ -36,7 +36,7 @@ def forward_correction(log_p: Any, labels: Any, transition: Any) -> Any:
 def backward_correction(log_p: Any, labels: Any, transition: Any) -> Any:
     """Return -sum_c (y T^-1)_c log p_c of each pixel.
 
-    Patrini et al. (CVPR 2017, equation 4): its mean over noisy labels is the cross-entropy of the
+    Patrini et al. (CVPR 2017, theorem 1): its mean over noisy labels is the cross-entropy of the
     true label, for every p. It has weights below 0, hence no lower bound, and a variance that
     grows with the condition number of T.
 

@@ -27,7 +27,7 @@ Gate = Literal["image", "pixel"]
 def truncated_gce(log_p: Any, labels: Any, *, q: float, threshold: float) -> Any:
     """Return sum_c y_c min(L_q(p_c), L_q(k)) of each pixel, L_q(p) = (1 - p^q) / q.
 
-    Zhang and Sabuncu (NeurIPS 2018, equation 10): a label with p_y <= k costs a constant and has
+    Zhang and Sabuncu (NeurIPS 2018, section 3.3): a label with p_y <= k costs a constant and has
     no gradient. It is the least value of `gated_gce` over all gates. Of several readers it is the
     mean of each one's truncated loss, since y_c is the share of them who said c.
 
