@@ -42,8 +42,8 @@ def divergence_ball(
     | "reverse_kl" | sum p log(p / q) | >= 0 |
     | "chi2" | sum (q - p)^2 / p | >= 0 |
     | "neyman" | sum (q - p)^2 / q | >= 0 |
-    | "hellinger" | sum (sqrt q - sqrt p)^2 | 0 to 2 |
-    | "tv" | 1/2 sum abs(q - p) | 0 to 1 |
+    | "hellinger" | sum (sqrt q - sqrt p)^2 | >= 0, 2 is all |
+    | "tv" | 1/2 sum abs(q - p) | >= 0, 1 is all |
     | "jeffreys" | sum (q - p) log(q / p) | >= 0 |
     | "renyi" | log(sum p (q / p)^order) / (order - 1) | >= 0 |
 

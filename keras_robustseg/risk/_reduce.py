@@ -99,9 +99,30 @@ class AcrossReplicas(Local):
         return state
 
 
-def is_shared(reduce: Local) -> bool:
-    """Tell whether the losses are spread over more than one replica."""
-    return isinstance(reduce, AcrossReplicas) and _replicas() is not None
+def gathered(
+    kernel: Callable[[Any, Any], tuple[Any, Any]], losses: Any, weights: Any, reduce: Local
+) -> tuple[Any, Any]:
+    """Return (value, q) of a kernel that must see all losses at once.
+
+    Under `AcrossReplicas` every replica gets the losses of all, and keeps its own part of q.
+
+    Args:
+        kernel: (losses, weights) -> (value, q) over the last axis.
+        losses: (..., n), n of any size on each replica.
+        weights: (..., n) or None.
+        reduce: how the losses are spread.
+    """
+    context = _replicas() if isinstance(reduce, AcrossReplicas) else None
+    if context is None:
+        return kernel(losses, weights)
+    axis, fixed = len(losses.shape) - 1, ops.stop_gradient(losses)
+    weights = ops.ones_like(fixed) if weights is None else weights
+    counts = context.all_gather(ops.reshape(ops.shape(losses)[-1], (1,)), axis=0)
+    value, q = kernel(context.all_gather(fixed, axis), context.all_gather(weights, axis))
+    begin = ops.sum(counts[: context.replica_id_in_sync_group])
+    q = q[..., begin : begin + ops.shape(losses)[-1]]
+    known = ops.where(ops.not_equal(weights, 0.0), losses, ops.zeros_like(losses))
+    return value + ops.sum(q * (known - ops.stop_gradient(known)), axis=-1), q
 
 
 def _replicas() -> Any:
