@@ -6,6 +6,8 @@ from keras_robustseg.labels._closed_forms import (
     lambert_labels,
     optimal_labels,
 )
+from keras_robustseg.labels._confusion import ConfusionMatrices
+from keras_robustseg.labels._fusion import majority_vote, soft_mean
 from keras_robustseg.labels._masks import (
     base_weights,
     label_distribution,
@@ -30,6 +32,7 @@ from keras_robustseg.labels._spatial_bias import (
     signed_distance,
     undo_spatial_bias,
 )
+from keras_robustseg.labels._staple import StapleResult, staple
 from keras_robustseg.labels._store import LabelStore
 from keras_robustseg.labels._store_disk import DiskLabelStore, make_label_store
 from keras_robustseg.labels._store_size import label_store_bytes
@@ -41,10 +44,12 @@ from keras_robustseg.labels._transition import (
 )
 
 __all__ = [
+    "ConfusionMatrices",
     "DiskLabelStore",
     "LabelStore",
     "Pencil",
     "PencilTerms",
+    "StapleResult",
     "TransitionMatrix",
     "base_weights",
     "estimate_spatial_bias",
@@ -58,6 +63,7 @@ __all__ = [
     "label_store_bytes",
     "lambert_labels",
     "log_probabilities",
+    "majority_vote",
     "make_label_store",
     "noisy_log_probabilities",
     "num_classes_of",
@@ -66,6 +72,8 @@ __all__ = [
     "pencil_terms",
     "row_step",
     "signed_distance",
+    "soft_mean",
+    "staple",
     "transition_posterior",
     "undo_spatial_bias",
 ]
