@@ -1,6 +1,13 @@
 """Label models: which label distribution the cost of a pixel is paid against."""
 
 from keras_robustseg._lazy import register as _register
+from keras_robustseg.labels._ambiguity_base import LabelAmbiguity
+from keras_robustseg.labels._ambiguity_divergence import (
+    DivergenceAmbiguity,
+    DivergencePenaltyAmbiguity,
+)
+from keras_robustseg.labels._ambiguity_spatial import SpatialWassersteinAmbiguity
+from keras_robustseg.labels._ambiguity_wasserstein import WassersteinAmbiguity
 from keras_robustseg.labels._closed_forms import (
     geometric_labels,
     lambert_labels,
@@ -46,11 +53,16 @@ from keras_robustseg.labels._transition import (
 __all__ = [
     "ConfusionMatrices",
     "DiskLabelStore",
+    "DivergenceAmbiguity",
+    "DivergencePenaltyAmbiguity",
+    "LabelAmbiguity",
     "LabelStore",
     "Pencil",
     "PencilTerms",
+    "SpatialWassersteinAmbiguity",
     "StapleResult",
     "TransitionMatrix",
+    "WassersteinAmbiguity",
     "base_weights",
     "estimate_spatial_bias",
     "estimate_transition",

@@ -16,6 +16,8 @@ from keras_robustseg.losses._jensen_shannon import (
 from keras_robustseg.losses._label_smoothing import LabelSmoothing, label_smoothing
 from keras_robustseg.losses._mae import ProbabilityMAE, probability_mae
 from keras_robustseg.losses._noise_robust_dice import NoiseRobustDice, noise_robust_dice_per_image
+from keras_robustseg.losses._robust import RobustSegmentationLoss
+from keras_robustseg.losses._robust_costs import class_costs
 from keras_robustseg.losses._soft_dice import (
     SoftDice,
     class_ratio_per_image,
@@ -58,6 +60,7 @@ __all__ = [
     "LabelSmoothing",
     "NoiseRobustDice",
     "ProbabilityMAE",
+    "RobustSegmentationLoss",
     "SegmentationLoss",
     "SoftDice",
     "SymmetricCrossEntropy",
@@ -65,6 +68,7 @@ __all__ = [
     "TruncatedGCE",
     "backward_correction",
     "bootstrapping",
+    "class_costs",
     "class_ratio_per_image",
     "cross_entropy",
     "forward_correction",

@@ -1,0 +1,91 @@
+"""The best choice of options under one budget: one scalar dual, piecewise linear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from keras_robustseg.labels._ambiguity_base import as_level
+from keras_robustseg.labels._ambiguity_rate import rates_at_budget
+
+
+def choose_at_rate(payoffs: Any, prices: Any, rate: Any) -> Any:
+    """Return the option of the largest payoff - rate x price, as one-hot (..., O).
+
+    Among equals the cheapest. An option of infinite price is never chosen.
+
+    Args:
+        payoffs: (..., O).
+        prices: 0 or more, broadcasts to `payoffs`.
+        rate: 0 or more, broadcasts to (..., 1).
+
+    Example:
+        `choose_at_rate(np.array([0.0, 3.0]), np.array([0.0, 2.0]), 1.0)  # [0, 1]`
+    """
+    chosen = ops.argmin(_price_of_best(payoffs, prices, rate), axis=-1)
+    return ops.one_hot(chosen, payoffs.shape[-1], dtype=payoffs.dtype)
+
+
+def spent_on(choice: Any, prices: Any) -> Any:
+    """Return sum_o pi_o price_o (...,) of a choice that takes no option of infinite price."""
+    return ops.sum(choice * ops.where(ops.isfinite(prices), prices, 0.0), axis=-1)
+
+
+def choose_in_budget(
+    payoffs: Any, prices: Any, weights: Any, budget: Any, *, least_price: float, pooled: int = 1
+) -> Any:
+    """Return the pi (..., N, O) that solves
+
+        max  sum_n w_n <pi_n, payoffs_n>   over pi_n in the simplex,
+        s.t. sum_n w_n <pi_n, prices_n> <= budget.
+
+    The dual min over r >= 0 of  r budget + sum_n w_n max_o (payoff_no - r price_no)  has one
+    scalar, found by bisection of log r in a fixed number of steps. The choices on both sides of
+    its end are mixed so that they cost the budget, which makes pi exactly feasible, and exact up
+    to breakpoints closer together than the last interval.
+
+    Args:
+        payoffs: (..., N, O).
+        prices: 0 or more, infinite where the option is not allowed, broadcasts to `payoffs` or
+            it to them; each n has an option of price 0.
+        weights: (..., N), 0 or more.
+        budget: scalar, 0 or more.
+        least_price: no price lies between 0 and this one.
+        pooled: how many axes of the weights, from the last, share one budget; N is all of them.
+
+    Example:
+        `choose_in_budget(gains, prices, shares, 0.1, least_price=1.0)`
+    """
+    axes, budget = tuple(range(-pooled, 0)), as_level(budget, payoffs)
+
+    def spending(price_of_choice: Any) -> Any:
+        return ops.sum(weights * price_of_choice, axis=axes, keepdims=True)
+
+    def fits(rate: Any) -> Any:
+        best = _price_of_best(payoffs, prices, ops.expand_dims(rate, -1))
+        return spending(ops.min(best, axis=-1)) <= budget
+
+    top = 2.0 * ops.max(_spread(payoffs, prices), axis=axes, keepdims=True) / least_price
+    rates = rates_at_budget(fits, ops.maximum(top, 0.0))
+    dear, cheap = (choose_at_rate(payoffs, prices, ops.expand_dims(r, -1)) for r in rates)
+    high, low = spending(spent_on(dear, prices)), spending(spent_on(cheap, prices))
+    share = ops.clip(ops.divide_no_nan(budget - low, high - low), 0.0, 1.0)
+    share = ops.expand_dims(share, -1)
+    return share * dear + (1.0 - share) * cheap
+
+
+def _price_of_best(payoffs: Any, prices: Any, rate: Any) -> Any:
+    """Prices of the options that are best at this rate, infinite for the others."""
+    allowed = ops.isfinite(prices)
+    worth = payoffs - rate * ops.where(allowed, prices, 0.0)
+    worth = ops.where(allowed, worth, -float("inf"))
+    best = worth >= ops.max(worth, axis=-1, keepdims=True)
+    return ops.where(best, prices, float("inf"))
+
+
+def _spread(payoffs: Any, prices: Any) -> Any:
+    """Largest less least payoff of the options that are allowed."""
+    allowed = ops.isfinite(prices)
+    high = ops.max(ops.where(allowed, payoffs, -float("inf")), axis=-1)
+    return high - ops.min(ops.where(allowed, payoffs, float("inf")), axis=-1)

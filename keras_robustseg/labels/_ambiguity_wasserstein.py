@@ -1,0 +1,178 @@
+"""Wasserstein balls over classes: what it costs to call class k class l."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robustseg.labels._ambiguity_base import (
+    Budget,
+    LabelAmbiguity,
+    Observed,
+    Stance,
+    as_level,
+    image_shares,
+    one_of,
+    radius_or_price,
+    saved,
+)
+from keras_robustseg.labels._ambiguity_transport import (
+    choose_at_rate,
+    choose_in_budget,
+    spent_on,
+)
+
+
+def best_flip_in_budget(gains: Any, prices: Any, budget: Any) -> Any:
+    """Return the q that solves  max <q, gains>  s.t.  <q, prices> <= budget, q in the simplex.
+
+    The value is the concave envelope of the points (price, gain) at the budget: of all chords
+    over it, the highest. No iteration, C^2 pairs.
+
+    Args:
+        gains: (..., C).
+        prices: (..., C), 0 for one class at least, infinite for those not allowed.
+        budget: scalar, 0 or more.
+
+    Example:
+        `best_flip_in_budget(np.array([0.0, 3.0]), np.array([0.0, 1.0]), 0.2)  # [0.8, 0.2]`
+    """
+    classes, budget = gains.shape[-1], as_level(budget, gains)
+    within = prices <= budget
+    beyond = ops.logical_and(ops.isfinite(prices), ops.logical_not(within))
+    best = ops.max(ops.where(within, gains, -float("inf")), axis=-1, keepdims=True)
+    # Among equal gains the cheapest, so that nothing moves without a reason.
+    worth = ops.where(ops.logical_and(within, gains >= best), prices, float("inf"))
+    near = far = ops.one_hot(ops.argmin(worth, axis=-1), classes, dtype=gains.dtype)
+    share = ops.zeros_like(best)
+    for k in range(classes):
+        own, price = gains[..., k : k + 1], prices[..., k : k + 1]
+        usable = ops.logical_and(beyond, price <= budget)
+        part = (budget - price) / ops.where(usable, prices - price, 1.0)
+        chord = ops.where(usable, own + part * (gains - own), -float("inf"))
+        top = ops.one_hot(ops.argmax(chord, axis=-1), classes, dtype=gains.dtype)
+        value = ops.max(chord, axis=-1, keepdims=True)
+        better = value > best
+        best, far = ops.where(better, value, best), ops.where(better, top, far)
+        near = ops.where(better, ops.one_hot(k, classes, dtype=gains.dtype), near)
+        moved = ops.sum(ops.where(top > 0, part, 0.0), axis=-1, keepdims=True)
+        share = ops.where(better, moved, share)
+    return near + share * (far - near)
+
+
+@keras.saving.register_keras_serializable(package="keras_robustseg")
+class WassersteinAmbiguity(LabelAmbiguity):
+    """Labels within a transport cost of the observed ones, the ground cost being between classes.
+
+        sup <q, L>  over  W(y, q) = min { sum_kl c_kl P_kl : P 1 = y, P' 1 = q, P >= 0 } <= radius
+
+    for each pixel, or with the mean of W over the pixels of an image bounded by the radius; or,
+    with a price instead of a radius, sup <q, L> - price W(y, q). An infinite cost forbids a flip:
+    a class that annotators never confuse with another, or one that is trusted. With
+    cost 0 on the diagonal and 1 elsewhere the ball is that of total variation.
+
+    Ids are solved in closed form (the concave envelope of the points (c_yl, L_l) at the radius);
+    soft labels, and budgets of images, by one scalar dual (C^2 entries a pixel for soft ones).
+
+    Args:
+        cost: c (C, C), c[k, l] the cost of calling class k class l; infinite or None forbids.
+        radius: 0 or more, in the unit of the cost.
+        budget: "pixel", or "image" for one radius for the mean over an image.
+        price: cost of a unit of transport, in the unit of L, instead of a radius.
+        stance: "pessimistic" or "optimistic".
+
+    Raises:
+        ValueError: the cost is not square, negative or NaN somewhere, or not 0 on the diagonal;
+            not exactly one of radius and price; a value out of range; or, when called, another
+            number of classes.
+
+    Example:
+        `WassersteinAmbiguity([[0, 1, 2], [1, 0, 1], [2, 1, 0]], 0.1)(costs, mask)`
+    """
+
+    def __init__(
+        self,
+        cost: Any,
+        radius: Any = None,
+        *,
+        budget: Budget = "pixel",
+        price: Any = None,
+        stance: Stance = "pessimistic",
+    ) -> None:
+        super().__init__(stance=stance)
+        self.matrix = ground_cost(cost)
+        self.budget = one_of("budget", budget, ("pixel", "image"))
+        self.radius, self.price = radius_or_price(radius, price)
+
+    @property
+    def per_image(self) -> bool:
+        """Whether a call returns one value an image."""
+        return self.budget == "image"
+
+    def solve(self, gains: Any, observed: Observed) -> tuple[Any, Any]:
+        """Return the best labels and the price paid for them."""
+        if gains.shape[-1] != len(self.matrix):
+            raise ValueError(
+                f"`cost` is for {len(self.matrix)} classes. Received: class costs of shape "
+                f"{tuple(gains.shape)}"
+            )
+        prices = ops.cast(self.matrix, gains.dtype)
+        if observed.hard:
+            prices = ops.take(prices, ops.argmax(observed.reference, axis=-1), axis=0)
+            if self.radius is not None and not self.per_image:
+                return best_flip_in_budget(gains, prices, self.radius), 0.0
+            prices, mass = ops.expand_dims(prices, -2), ops.ones_like(gains[..., :1])
+        else:
+            mass = observed.reference
+        flips = self._flips(ops.expand_dims(gains, -2), prices, mass, observed)
+        q = ops.sum(ops.expand_dims(mass, -1) * flips, axis=-2)
+        if self.price is None:
+            return q, 0.0
+        paid = ops.sum(mass * spent_on(flips, prices), axis=-1)
+        return q, as_level(self.price, gains) * paid
+
+    def _flips(self, payoffs: Any, prices: Any, mass: Any, observed: Observed) -> Any:
+        """What each observed class is turned into, (B, *S, 1 or C, C)."""
+        if self.price is not None:
+            return choose_at_rate(payoffs, prices, as_level(self.price, payoffs))
+        if self.per_image:
+            mass = ops.expand_dims(image_shares(observed.weights), -1) * mass
+        return choose_in_budget(
+            payoffs,
+            prices,
+            mass,
+            self.radius,
+            least_price=float(np.min(self.matrix[self.matrix > 0], initial=np.inf)),
+            pooled=len(payoffs.shape) - 2 if self.per_image else 1,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor; forbidden flips as None."""
+        cost = [[None if np.isinf(c) else float(c) for c in row] for row in self.matrix]
+        return {
+            **super().get_config(),
+            "cost": cost,
+            "radius": saved(self.radius),
+            "budget": self.budget,
+            "price": saved(self.price),
+        }
+
+
+def ground_cost(cost: Any) -> np.ndarray:
+    """Return a cost matrix as float64, None read as infinite.
+
+    Raises:
+        ValueError: it is not square, negative or NaN somewhere, or not 0 on the diagonal.
+    """
+    rows = [[float("inf") if c is None else float(c) for c in row] for row in cost]
+    matrix = np.array(rows, "float64") if len({len(row) for row in rows}) == 1 else np.zeros(0)
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] >= 2
+    if not square or not (matrix >= 0).all() or np.diag(matrix).any():
+        raise ValueError(
+            "`cost` must be a square matrix with entries of 0 or more, infinite where a flip is "
+            f"forbidden, and a diagonal of 0. Received: {cost!r}"
+        )
+    return matrix
