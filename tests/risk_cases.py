@@ -23,6 +23,21 @@ def cases(name: str) -> Iterator[Case]:
             yield {k.removeprefix(prefix): file[k] for k in file.files if k.startswith(prefix)}
 
 
+def padded(name: str) -> Case:
+    """All cases of a file as rows of one batch, filled up with losses of weight 0 that are NaN."""
+    rows = list(cases(name))
+    size = max(row["losses"].size for row in rows)
+
+    def stacked(key: str, filling: float) -> np.ndarray:
+        if rows[0][key].shape != rows[0]["losses"].shape:
+            return np.stack([row[key] for row in rows])
+        fill = [np.full(size - row[key].size, filling) for row in rows]
+        return np.stack([np.append(row[key], f) for row, f in zip(rows, fill, strict=True)])
+
+    fillings = {"losses": np.nan}
+    return {key: stacked(key, fillings.get(key, 0.0)) for key in rows[0]}
+
+
 def ball(divergence: str, **more: Any) -> Callable[[Case], risk.RiskMeasure]:
     return lambda c: risk.DivergenceBall(divergence, c["param_eps"], **more)
 
