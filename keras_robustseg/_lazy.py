@@ -44,7 +44,7 @@ def attach(
 
 
 PACKAGE = __name__.partition(".")[0]
-REGISTERED = ("labels", "losses", "metrics._counting", "models", "training._segmenter")
+REGISTERED = ("labels", "losses", "metrics._counting", "models", "risk", "training._segmenter")
 
 
 def register(finished: str = "") -> None:
