@@ -111,19 +111,24 @@ class Pipeline:
             return np.arange(len(self.ingest))
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.ingest))
 
-    def _visits(self) -> Iterator[tuple[int, int]]:
+    def _visits(self) -> Iterator[tuple[np.ndarray, int]]:
+        """The rest of an epoch, as one element: a call of Python a sample costs more than it."""
         epoch, batch = self._next
         self._next = (epoch + 1, 0)
         order = self.order(epoch)
         if self.drop_remainder:
             order = order[: self.steps_per_epoch * self.batch_size]
-        for number in order[batch * self.batch_size :]:
-            yield int(number), epoch
+        yield order[batch * self.batch_size :].astype("int32"), epoch
 
     def dataset(self) -> tf.data.Dataset:
         """Return the batches of an epoch; each pass over it is the next epoch."""
-        spec = tf.TensorSpec((), tf.int32)
-        visits = tf.data.Dataset.from_generator(self._visits, output_signature=(spec, spec))
+        spec = (tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.int32))
+        epochs = tf.data.Dataset.from_generator(self._visits, output_signature=spec)
+        visits = epochs.flat_map(
+            lambda numbers, epoch: tf.data.Dataset.from_tensor_slices(
+                (numbers, tf.repeat(epoch, tf.size(numbers)))
+            )
+        )
         samples = visits.map(self._sample, num_parallel_calls=self._threads, deterministic=True)
         batches = samples.batch(self.batch_size, drop_remainder=self.drop_remainder)
         dataset = batches.prefetch(tf.data.AUTOTUNE)
