@@ -90,6 +90,9 @@ class Icbm152Tissue(Block):
     downsample: Annotated[int, whole(ge=1, le=16)] = Field(
         1, description="edge of the blocks that are averaged; a divisor of both sizes"
     )
+    parcels: Annotated[int, whole(ge=1, le=30)] = Field(
+        1, description="parts, back to front, that every tissue is cut into, each a class"
+    )
 
 
 class _FileSource(Block):

@@ -165,7 +165,8 @@ class _SchemaTree:
             return node.get("items", {})
         if "discriminator" in node:
             return {"$ref": node["discriminator"]["mapping"].get(part, "#")}
-        return node.get("properties", {}).get(part, {})
+        others = node.get("additionalProperties")
+        return node.get("properties", {}).get(part, others if isinstance(others, dict) else {})
 
     def _open(self, node: dict[str, Any]) -> dict[str, Any]:
         """Follow a reference, and the one form besides null of an optional block."""

@@ -109,7 +109,7 @@ def json_schema() -> dict[str, Any]:
 
 def list_recipes() -> dict[str, str]:
     """Return the recipes that come with the package: name -> first line of its header."""
-    return {path.stem: _headline(path) for path in sorted(_folder().glob("*.yaml"))}
+    return {path.stem: _headline(path) for path in sorted(packaged_folder().glob("*.yaml"))}
 
 
 def recipe_text(name: str) -> str:
@@ -181,7 +181,7 @@ def _find(source: str | Path) -> Path:
 
 
 def _packaged(name: str) -> Path:
-    known = {path.stem: path for path in _folder().glob("*.yaml")}
+    known = {path.stem: path for path in packaged_folder().glob("*.yaml")}
     if name not in known:
         raise RecipeError(
             f"{name}: no such recipe{suggest(name, known)}; "
@@ -191,8 +191,8 @@ def _packaged(name: str) -> Path:
 
 
 @functools.cache
-def _folder() -> Path:
-    """The recipes inside the installed package, or those of the repository it is edited in."""
+def packaged_folder() -> Path:
+    """Return the folder of the recipes: in the installed package, or in the repository."""
     package = Path(str(importlib.resources.files("keras_robustseg")))
     inside = package / "_recipes"
     return inside if inside.is_dir() else package.parent / "recipes"

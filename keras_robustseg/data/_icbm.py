@@ -52,6 +52,9 @@ class Icbm152TissueSource(Source):
         dims: 2 gives axial slices `(H, W)`, 3 gives the slabs between the gaps, `(D, H, W)` with
             D = 10 (train), 2 (val) or 4 (test).
         downsample: Average so many voxels along height and along width into one.
+        parcels: Cut every tissue into so many parts from back to front, each a class of its own:
+            1 + 3 `parcels` classes. The cuts are straight lines of this package, at equal shares
+            of the window's height; `soft_truth` knows nothing of them.
 
     Raises:
         DataError: The extra is not installed, or a field is out of range.
@@ -67,7 +70,12 @@ class Icbm152TissueSource(Source):
     notice = ICBM_NOTICE
 
     def __init__(
-        self, *, size: Sequence[int] | None = None, dims: int = 2, downsample: int = 1
+        self,
+        *,
+        size: Sequence[int] | None = None,
+        dims: int = 2,
+        downsample: int = 1,
+        parcels: int = 1,
     ) -> None:
         window = _SIZE if size is None else tuple(size)
         if len(window) != 2 or min(window) < 8:
@@ -78,8 +86,15 @@ class Icbm152TissueSource(Source):
             raise DataError(
                 f"source.downsample: got {downsample}, expected a divisor of both edges of {window}"
             )
+        if not 1 <= parcels <= window[0] // downsample:
+            raise DataError(f"source.parcels: got {parcels}, expected 1 to the window's height")
         self.dims = dims
         self.downsample = downsample
+        self.parcels = parcels
+        if parcels > 1:
+            background, *tissues = self.classes
+            parts = [f"{tissue} {part + 1}" for tissue in tissues for part in range(parcels)]
+            self.classes = (background, *parts)
         self.window = (int(window[0]), int(window[1]))
         self._slabs = _slabs(_slices_with_brain(self._volumes[0]))
         if dims == 2:
@@ -106,9 +121,16 @@ class Icbm152TissueSource(Source):
         image = self._pooled(self._cut(index)[0].astype(np.float32))
         soft = self.soft_truth(index)
         mask = np.where(soft[..., 0] > 0.5, 0, 1 + np.argmax(soft[..., 1:], axis=-1))
+        mask = self._parcelled(mask)
         in_plane = float(self.downsample)
         spacing = (in_plane, in_plane) if self.dims == 2 else (1.0, in_plane, in_plane)
         return Example(image[..., None], mask[..., None].astype(np.int16), None, spacing)
+
+    def _parcelled(self, mask: np.ndarray) -> np.ndarray:
+        """Classes of tissue and part, of class ids (*S) of tissues; rows run from back to front."""
+        height = mask.shape[-2]
+        part = np.arange(height)[:, None] * self.parcels // height
+        return np.where(mask > 0, 1 + (mask - 1) * self.parcels + part, 0)
 
     def soft_truth(self, index: int) -> np.ndarray:
         """The distribution over tissues that the template's makers give.
