@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_robustseg._run_method import make_method
 from keras_robustseg.data import Source, guard_listing, source_from_config
 from keras_robustseg.data._augment import Affine, Augment, Elastic, Intensity
 from keras_robustseg.data._ingest import Ingest
@@ -17,25 +19,10 @@ from keras_robustseg.data._pipeline import Pipeline
 from keras_robustseg.data._slices import SliceSource
 from keras_robustseg.data._truth import TruthSource
 from keras_robustseg.errors import RecipeError
-from keras_robustseg.labels import Pencil
-from keras_robustseg.losses import (
-    CrossEntropy,
-    CrossEntropyDice,
-    GeneralizedJensenShannon,
-    SoftDice,
-)
 from keras_robustseg.metrics import Dice
 from keras_robustseg.models import from_hub, unet
 from keras_robustseg.recipes import Recipe
 from keras_robustseg.training import RobustSegmenter
-
-LOSSES = {
-    "cross_entropy": CrossEntropy,
-    "soft_dice": SoftDice,
-    "cross_entropy_dice": CrossEntropyDice,
-    "gjs": GeneralizedJensenShannon,
-}
-
 
 Build = Callable[[Recipe, keras.Model, Pipeline], RobustSegmenter]
 """Makes the compiled trainer of a network, from a recipe and its training data."""
@@ -100,14 +87,18 @@ def build_parts(
     source = build_source(recipe) if source is None else source
     guard_listing(source)
     keras.utils.set_random_seed(recipe.seed)
-    train = _pipeline(recipe, source, "train", run)
+    keeps_rows = make_method(recipe, source).keeps_rows
+    train = _pipeline(recipe, source, "train", run, label_rows=keeps_rows)
     validation = _pipeline(recipe, source, "val", run) if source.split("val") else None
     network = _network(recipe, source, train)
-    model = (build or compiled_segmenter)(recipe, network, train)
+    build = build or functools.partial(compiled_segmenter, directory=run / "label_rows")
+    model = build(recipe, network, train)
     return Parts(recipe, source, train, validation, model)
 
 
-def _pipeline(recipe: Recipe, source: Source, split: str, run: Path) -> Pipeline:
+def _pipeline(
+    recipe: Recipe, source: Source, split: str, run: Path, *, label_rows: bool = False
+) -> Pipeline:
     settings, training = recipe.pipeline, split == "train"
     ingest = Ingest(
         source,
@@ -125,7 +116,7 @@ def _pipeline(recipe: Recipe, source: Source, split: str, run: Path) -> Pipeline
         augment=_augment(settings.augment) if training else None,
         shuffle=training,
         drop_remainder=training,
-        label_rows=training and recipe.method.kind == "pencil",
+        label_rows=label_rows,
     )
 
 
@@ -161,31 +152,34 @@ def _network(recipe: Recipe, source: Source, train: Pipeline) -> keras.Model:
         keras.config.set_dtype_policy("float32")
 
 
-def compiled_segmenter(recipe: Recipe, network: keras.Model, train: Pipeline) -> RobustSegmenter:
-    """Return the trainer that the recipe's `method` and `training` describe, compiled."""
-    method = recipe.method.model_dump()
+def compiled_segmenter(
+    recipe: Recipe, network: keras.Model, train: Pipeline, *, directory: Path | None = None
+) -> RobustSegmenter:
+    """Return the trainer that the recipe's `method` and `training` describe, compiled.
+
+    Args:
+        recipe: the recipe.
+        network: what is trained.
+        train: its training data.
+        directory: of label rows that are kept on a disk.
+    """
+    method = make_method(recipe, train.ingest.source)
     total = recipe.training.epochs * train.steps_per_epoch
-    if method.pop("kind") == "supervised":
-        settings = method["loss"]
-        loss = LOSSES[settings.pop("kind")](**settings)
-        model = RobustSegmenter(network)
-    else:
-        loss, region = None, method.pop("region_weight")
-        try:
-            label_model = Pencil(**method)
-            model = RobustSegmenter(
-                network,
-                label_model,
-                label_shapes=train.shapes,
-                region_weight=region,
-                training_steps=total,
-            )
-        except ValueError as error:
-            raise RecipeError(f"method: {error}") from error
+    try:
+        model = RobustSegmenter(
+            network,
+            method.label_model,
+            label_shapes=train.shapes if method.keeps_rows else None,
+            label_directory=directory,
+            region_weight=method.region_weight,
+            training_steps=total,
+        )
+    except ValueError as error:
+        raise RecipeError(f"method: {error}") from error
     training = recipe.training
     model.compile(
         optimizer=_optimizer(recipe, total),
-        loss=loss,
+        loss=method.loss,
         metrics=[Dice(model.num_classes, name="dice")],
         jit_compile=training.jit_compile,
         steps_per_execution=training.steps_per_execution,

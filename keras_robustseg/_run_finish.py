@@ -28,10 +28,11 @@ def _with_readers(parts: Parts, number: int) -> np.ndarray:
 
 
 def corrected_mask(parts: Parts, number: int) -> np.ndarray | None:
-    """Return the mask (*S) that the label rows of a training image say, None without rows."""
-    if parts.model.label_store is None:
+    """Return the mask (*S) that the label model now believes of a training image, or None."""
+    if not parts.model.has_belief:
         return None
-    labels = parts.model.corrected_labels(number, parts.train.ingest.load(number)[1])
+    image, mask = parts.train.ingest.load(number)
+    labels = parts.model.corrected_labels(number, mask, image)
     given = given_mask(parts, number)
     return np.where(given == VOID, VOID, labels.argmax(axis=-1)).astype(given.dtype)
 
@@ -47,7 +48,7 @@ def label_metrics(parts: Parts, run: Path) -> dict[str, Any]:
     changed = drawn = 0
     masks = run / "corrected_masks"
     shutil.rmtree(masks, ignore_errors=True)  # what an interrupted ending has left
-    if parts.model.label_store is not None:
+    if parts.model.has_belief:
         masks.mkdir()
     for number, index in enumerate(parts.train.ingest.indices):
         given, corrected = given_mask(parts, number), corrected_mask(parts, number)
@@ -60,7 +61,7 @@ def label_metrics(parts: Parts, run: Path) -> dict[str, Any]:
             row = (given, corrected, example.truth, example.spacing)
             for column, value in zip(table.values(), row, strict=True):
                 column.append(value)
-    kinds = ("given", "corrected") if parts.model.label_store is not None else ("given",)
+    kinds = ("given", "corrected") if parts.model.has_belief else ("given",)
     result: dict[str, Any] = {"changed": float(changed / drawn)} if drawn else {}
     if table["truth"]:
         for kind in kinds:

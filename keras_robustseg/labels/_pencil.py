@@ -21,6 +21,8 @@ from keras_robustseg.labels._pencil_steps import (
 from keras_robustseg.labels._store_codec import STORAGES
 
 DEFAULT_MARGIN = 0.2
+# When `warmup="auto"` begins at the latest, as a share of the training.
+LATEST_WARMUP = 0.35
 _CHOICES = {
     "store": ("device", "disk", "teacher", "none"),
     "storage": STORAGES,
@@ -96,7 +98,8 @@ class Pencil:
             batches of B images is lambda/(B C) here, which depends neither on the batch nor on
             the image size (lambda = 600, B = 128, C = 2: 2.3). Small steps average the
             predictions of many epochs; from label_rate (1 + m) = 4 on, labels swing.
-        warmup: share of all training steps in the first phase.
+        warmup: share of all training steps in the first phase; "auto" ends it for each class when
+            the training curve of that class has flattened, by 35 % of the training at the latest.
         finetune: share of all training steps in the last phase.
         store: where q lives. "device" keeps a row per pixel in a variable (`LabelStore`), "disk"
             in a memory-mapped file (`DiskLabelStore`; TensorFlow without XLA). "teacher" keeps
@@ -114,6 +117,14 @@ class Pencil:
             alpha KL(q || softmax(r0)), r0 being the logits that rows start from.
         teacher_decay: of the moving average, reached by the ramp (1 + t)/(10 + t) over steps t.
         initial_logit: K, how far the rows start from indecision.
+        presence: a class keeps its labels in images in which the network predicts less than this
+            share of the class's given mass: a label moves to what the network sees, never to
+            nothing. 0 lets all labels move, as in the paper.
+        image_weights: power of the agreement of prediction and given mask by which an image
+            counts in the correction phase, relative to the best fifth of the images; 0 counts
+            all alike. Needs rows.
+        mass_floor: share of its given mass that a class must keep in the corrected labels of
+            recent batches, or its labels return to the given ones for good; 0 is no floor.
 
     Raises:
         ValueError: more than one of flip_margin, trust, alpha, a value out of its range, or a
@@ -127,6 +138,8 @@ class Pencil:
         ```
     """
 
+    default_region_weight = 1.0
+
     def __init__(
         self,
         *,
@@ -135,7 +148,7 @@ class Pencil:
         alpha: float | None = None,
         entropy: float = 0.1,
         label_rate: float = 1.0,
-        warmup: float = 0.5,
+        warmup: float | str = "auto",
         finetune: float = 0.0,
         store: str = "device",
         storage: str = "float32",
@@ -144,6 +157,9 @@ class Pencil:
         compatibility: str = "cross_entropy",
         teacher_decay: float = 0.99,
         initial_logit: float = 10.0,
+        presence: float = 0.3,
+        image_weights: float = 1.0,
+        mass_floor: float = 0.3,
     ) -> None:
         given = {"flip_margin": flip_margin, "trust": trust, "alpha": alpha}
         set_ones = {name: float(value) for name, value in given.items() if value is not None}
@@ -153,10 +169,13 @@ class Pencil:
             )
         self.strength = set_ones or {"flip_margin": DEFAULT_MARGIN}
         self.entropy, self.label_rate = float(entropy), float(label_rate)
-        self.warmup, self.finetune = float(warmup), float(finetune)
+        self.warmup = warmup if warmup == "auto" else float(warmup)
+        self.finetune = float(finetune)
         self.store, self.storage, self.variant = store, storage, variant
         self.direction, self.compatibility = direction, compatibility
         self.teacher_decay, self.initial_logit = float(teacher_decay), float(initial_logit)
+        self.presence, self.image_weights = float(presence), float(image_weights)
+        self.mass_floor = float(mass_floor)
         self._check_choices()
         self._check_numbers()
 
@@ -200,11 +219,21 @@ class Pencil:
         _inside("teacher_decay", self.teacher_decay, 0.0, 1.0)
         # An offset must be able to take the start back and to go on to the other side of it.
         _inside("initial_logit", self.initial_logit, 0.0, 12.0 if self.storage == "uint8" else 80.0)
-        if min(self.warmup, self.finetune) < 0.0 or self.warmup + self.finetune > 1.0:
+        self._check_correction()
+
+    def _check_correction(self) -> None:
+        warmup = LATEST_WARMUP if self.warmup == "auto" else float(self.warmup)
+        if min(warmup, self.finetune) < 0.0 or warmup + self.finetune > 1.0:
             raise ValueError(
-                "`warmup` and `finetune` are shares of the training and sum to at most 1. "
+                "`warmup` and `finetune` are shares of the training and sum to at most 1; "
+                f'warmup="auto" may take {LATEST_WARMUP:g}. '
                 f"Received: warmup={self.warmup}, finetune={self.finetune}"
             )
+        for name in ("presence", "mass_floor"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"`{name}` must be in [0, 1). Received: {getattr(self, name)}")
+        if not 0.0 <= self.image_weights < float("inf"):
+            raise ValueError(f"`image_weights` must be >= 0. Received: {self.image_weights}")
 
     @property
     def keeps_rows(self) -> bool:
@@ -280,7 +309,7 @@ class Pencil:
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         names = ("entropy", "label_rate", "warmup", "finetune", *_CHOICES)
-        names = (*names, "teacher_decay", "initial_logit")
+        names = (*names, "teacher_decay", "initial_logit", "presence", "image_weights", "mass_floor")
         return {**self.strength, **{name: getattr(self, name) for name in names}}
 
     @classmethod

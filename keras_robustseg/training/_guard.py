@@ -20,7 +20,7 @@ def train_step_tensorflow(model: Any, data: Any) -> dict[str, Any]:
 
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     _prepare_labels(model, x)
-    statistics = model.network.non_trainable_weights
+    statistics = model.statistics
     before = [tf.identity(v.value) for v in statistics]
     with tf.GradientTape() as tape:
         y_pred = model(x, training=True)
@@ -47,7 +47,7 @@ def _prepare_labels(model: Any, x: Any) -> None:
             'store="disk" cannot be compiled by XLA: its rows are read by the host. Expected '
             'compile(jit_compile=False), or store="device". Received: jit_compile=True'
         )
-    model._objective.read_ahead(x)
+    model.objective.read_ahead(x)
 
 
 def _update_labels(model: Any, finite: Any) -> None:

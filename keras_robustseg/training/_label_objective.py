@@ -5,41 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_robustseg.labels import (
     LabelStore,
     Pencil,
-    base_weights,
     full_logits,
     label_distribution,
     log_probabilities,
+    make_label_store,
 )
-from keras_robustseg.losses import replica_count, soft_dice
+from keras_robustseg.training._correction import Correction, Permission
+from keras_robustseg.training._objective import (
+    Clock,
+    Objective,
+    Setting,
+    output_shares,
+    pixel_rows,
+    read_batch,
+    region_loss,
+)
 from keras_robustseg.training._teacher import Teacher
-
-
-def output_shares(count: int) -> list[float]:
-    """Return the weights 1, 1/2, 1/4 ... of deeply supervised outputs, summing to 1."""
-    raw = [0.5**k for k in range(count)]
-    return [value / sum(raw) for value in raw]
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Counters of the trainer, int32 variables: where in its phases a training is."""
-
-    step: Any
-    warmup_end: Any
-    finetune_start: Any
-
-    def warming(self) -> Any:
-        """Whether the masks are still taken as given."""
-        return ops.less(self.step, self.warmup_end)
-
-    def frozen(self) -> Any:
-        """Whether the labels are fixed by now."""
-        return ops.logical_not(ops.less(self.step, self.finetune_start))
 
 
 @dataclass(frozen=True)
@@ -51,17 +38,19 @@ class Batch:
         log_q: (B, *S, C) label distribution.
         weight: (B, *S) of the pixels, 0 at void ones.
         rows: where the store keeps the pixels, None without a store.
-        moving: bool, broadcastable to (B, *S): whether labels move in this step.
+        permission: what the batch may do; None outside of training.
+        ids: the inputs, for what is remembered of each image.
     """
 
     yhat: Any
     log_q: Any
     weight: Any
     rows: tuple[Any, Any] | None
-    moving: Any
+    permission: Permission | None
+    ids: Any
 
 
-class LabelObjective:
+class LabelObjective(Objective):
     """L(p, q, yhat) + gamma region(p, q) on a batch, and the step of the rows that q comes from.
 
     Args:
@@ -85,41 +74,53 @@ class LabelObjective:
         self.pencil, self.store, self.num_classes = pencil, store, num_classes
         self.region_weight, self.clock, self.teacher = region_weight, clock, teacher
         self.margin = pencil.margin(num_classes)
+        images = None if store is None else len(store.shapes)
+        self.correction = Correction(pencil, images, num_classes, clock)
+        kept = (store, teacher, self.correction)
+        self.layers = [layer for layer in kept if layer is not None]
+        self.has_belief, self.counts_changes = store is not None, True
+
+    @classmethod
+    def make(cls, pencil: Pencil, setting: Setting) -> LabelObjective:
+        """Return the objective with the store or the teacher that `pencil` asks for.
+
+        Raises:
+            ValueError: it keeps rows, and the shapes of the images are not known.
+        """
+        store = teacher = None
+        if pencil.keeps_rows:
+            shapes = setting.shapes(f"store={pencil.store!r} keeps a row per pixel")
+            store = make_label_store(pencil, shapes, setting.num_classes, setting.label_directory)
+        if pencil.store == "teacher":
+            teacher = Teacher(setting.network, pencil.teacher_decay)
+        settings = (setting.num_classes, setting.region_weight, setting.clock)
+        return cls(pencil, store, *settings, teacher)
 
     def read_ahead(self, x: Any) -> None:
         """Start to read the label rows of a batch, before the network has seen it."""
         if self.store is not None:
-            self.store.read_ahead(self._rows(x)[0])
+            self.store.read_ahead(pixel_rows(x, self.store)[0])
 
     def loss(
         self, x: Any, y: Any, outputs: list[Any], sample_weight: Any, *, training: bool
     ) -> tuple[Any, Batch, Any]:
         """Return the loss, the batch as it was read, and log p of the main output."""
-        yhat, valid = label_distribution(y, self.num_classes, rank=len(outputs[0].shape))
-        weight = base_weights(valid, sample_weight)
+        yhat, weight, log_ps = read_batch(y, outputs, sample_weight, self.num_classes)
         seen = ops.not_equal(weight, 0)
-        yhat = ops.where(seen[..., None], yhat, 0.0)
-        log_ps = [log_probabilities(output, where=seen) for output in outputs]
-        rows = self._rows(x) if training and self.store is not None else None
-        believed = self._believed(x, log_ps[0], seen) if training else None
-        log_q = ops.stop_gradient(self._log_labels(rows, yhat, believed))
-        still = ops.logical_or(self.clock.warming(), self.clock.frozen())
-        batch = Batch(yhat, log_q, weight, rows, ops.logical_not(still))
+        rows = pixel_rows(x, self.store) if training and self.store is not None else None
+        permission = self.correction.permit(x, log_ps[0], yhat, weight) if training else None
+        log_q = self._given(yhat)
+        if permission is not None:
+            log_q = self._log_labels(rows, yhat, self._believed(x, log_ps[0], seen), permission)
+            weight = weight if permission.weight is None else weight * over_pixels(permission.weight, weight)
+        batch = Batch(yhat, ops.stop_gradient(log_q), weight, rows, permission, x)
         loss = 0.0
         for share, log_p in zip(output_shares(len(log_ps)), log_ps, strict=True):
-            loss = loss + share * self._value(log_p, batch, training)
-        return loss / replica_count(), batch, log_ps[0]
+            loss = loss + share * self._value(log_p, batch)
+        return loss, batch, log_ps[0]
 
-    def _rows(self, x: Any) -> tuple[Any, Any]:
-        if not isinstance(x, dict) or "sample_id" not in x:
-            raise ValueError(
-                "This label model keeps a row per pixel and has to know which image it sees. "
-                'Expected inputs {"image": ..., "sample_id": ...}. Received: an image alone.'
-            )
-        if "pixel_index" in x:
-            return x["pixel_index"], x.get("pixel_weight")
-        assert self.store is not None
-        return self.store.index(x["sample_id"]), None
+    def _given(self, yhat: Any) -> Any:
+        return log_probabilities(self.pencil.start(yhat))
 
     def _believed(self, x: Any, log_p: Any, seen: Any) -> Any:
         """log p that labels without rows follow: the teacher's where there is one."""
@@ -127,27 +128,29 @@ class LabelObjective:
             return log_p
         return log_probabilities(self.teacher.predict(x), where=seen)
 
-    def _log_labels(self, rows: Any, yhat: Any, believed: Any) -> Any:
-        """log q (B, *S, C): as given, plus the rows, or the optimum once the warm-up is over."""
-        start = self.pencil.start(yhat)
+    def _log_labels(self, rows: Any, yhat: Any, believed: Any, permission: Permission) -> Any:
+        """log q (B, *S, C): the given mask plus the rows, or the optimum where it is allowed."""
         if rows is not None and self.store is not None:
-            return log_probabilities(start + full_logits(self.store.read(*rows)))
-        log_q = log_probabilities(start)
-        if believed is None or self.store is not None:
-            return log_q
+            offsets = self._standing(full_logits(self.store.read(*rows)), yhat)
+            return log_probabilities(self.pencil.start(yhat) + offsets)
         optimum = self.pencil.optimum(believed, yhat, flip_margin=self.margin)
-        return ops.where(self.clock.warming(), log_q, optimum)
+        allowed = self._standing(permission.allowed[..., None], yhat)
+        return ops.where(allowed > 0, optimum, self._given(yhat))
 
-    def _value(self, log_p: Any, batch: Batch, training: bool) -> Any:
-        pixel = self._class_terms(log_p, batch, training)
+    def _standing(self, values: Any, yhat: Any) -> Any:
+        """Values, or 0 where the labels of a class have returned to the given ones."""
+        if not self.pencil.mass_floor:
+            return values
+        return values * self.correction.alive(yhat)[..., None]
+
+    def _value(self, log_p: Any, batch: Batch) -> Any:
+        pixel = self._class_terms(log_p, batch)
         total = ops.maximum(ops.sum(batch.weight), 1e-37)
         loss = ops.sum(batch.weight[..., None] * pixel) / total
-        if not self.region_weight or len(log_p.shape) == 2:
-            return loss
-        region = soft_dice(ops.exp(log_p), ops.exp(batch.log_q), batch.weight)
-        return loss + self.region_weight * region
+        label = ops.exp(batch.log_q)
+        return loss + region_loss(log_p, label, batch.weight, self.region_weight)
 
-    def _class_terms(self, log_p: Any, batch: Batch, training: bool) -> Any:
+    def _class_terms(self, log_p: Any, batch: Batch) -> Any:
         """What each class adds to the pixel loss, (B, *S, C): all phases have one form,
 
             a D(p, q) + b p log p + c K(q, yhat) - d yhat log p
@@ -155,19 +158,19 @@ class LabelObjective:
         with divergence D and compatibility K of the label model, and numbers a to d that change
         with the phase, so that one sum is enough.
         """
-        if not training:
+        if batch.permission is None:
             return -batch.yhat * log_p
-        a, b, c, d = self._coefficients()
+        a, b, c, d = self._coefficients(batch.permission.started)
         own = a * self.pencil.divergence_terms(log_p, batch.log_q) + b * ops.exp(log_p) * log_p
         given = self.pencil.compatibility_terms(batch.log_q, batch.yhat)
         return own + c * given - d * batch.yhat * log_p
 
-    def _coefficients(self) -> tuple[Any, Any, Any, Any]:
+    def _coefficients(self, started: Any) -> tuple[Any, Any, Any, Any]:
         """(a, b, c, d): cross-entropy in the warm-up, then L, then the divergence/C alone."""
-        warm = ops.cast(self.clock.warming(), "float32")
-        moving = (1.0 - warm) * (1.0 - ops.cast(self.clock.frozen(), "float32"))
-        share, of_each = (1.0 - warm) / self.num_classes, moving / self.num_classes
-        return share, -of_each * self.pencil.entropy, of_each * self.margin, warm
+        started = started[..., None]
+        moving = started * (1.0 - ops.cast(self.clock.frozen(), "float32"))
+        share, of_each = started / self.num_classes, moving / self.num_classes
+        return share, -of_each * self.pencil.entropy, of_each * self.margin, 1.0 - started
 
     def changed(self, batch: Batch) -> tuple[Any, Any]:
         """Return where the label's class is not the given one (B, *S), and which pixels count."""
@@ -186,12 +189,33 @@ class LabelObjective:
             log_p: (B, *S, C) of the main output.
             finite: bool (), whether loss and gradients are; if not, the rows stay.
         """
-        if self.store is None or batch.rows is None:
+        self.correction.observe(batch.ids, batch, log_p, finite)
+        if self.store is None or batch.rows is None or batch.permission is None:
             return
-        active = ops.logical_and(batch.moving, finite)
+        moving = ops.logical_and(finite, ops.logical_not(self.clock.frozen()))
+        active = ops.logical_and(batch.permission.allowed > 0, moving)
         active = ops.logical_and(active, batch.weight > 0)[..., None]
         log_p = ops.stop_gradient(log_p)
         step = self.pencil.row_step(log_p, batch.log_q, batch.yhat, flip_margin=self.margin)
         step = ops.where(active, self.pencil.label_rate * step, 0.0)
         index, weight = batch.rows
         self.store.add(index, step, weight)
+
+    def corrected(self, sample: int, mask: Any, image: Any = None) -> np.ndarray:
+        """Return the label distribution (*S, C) of a training image in its original frame."""
+        if self.store is None:
+            return super().corrected(sample, mask)
+        delta = ops.convert_to_tensor(self.store.sample(sample))
+        mask = ops.convert_to_tensor(mask)[None]
+        yhat, _ = label_distribution(mask, self.num_classes, rank=len(delta.shape) + 1)
+        logits = self.pencil.start(yhat[0]) + self._standing(full_logits(delta), yhat[0])
+        return ops.convert_to_numpy(ops.softmax(logits, axis=-1))
+
+    def plan(self, total_steps: int) -> None:
+        """Hear how long the training is."""
+        self.correction.plan(total_steps)
+
+
+def over_pixels(values: Any, like: Any) -> Any:
+    """(B,) to (B, 1, ..., 1), to be multiplied with (B, *S)."""
+    return ops.reshape(values, (-1, *[1] * (len(like.shape) - 1)))

@@ -1,4 +1,4 @@
-"""Phases of a label model, laid over the steps of a training."""
+"""What a label model hears of a training besides its steps: how long it is, and its epochs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 
 
 class PhasePlanner(keras.callbacks.Callback):
-    """Tell the model how many steps its training has, before the first one.
+    """Tell the model how many steps its training has, and the label model when an epoch is over.
 
     `RobustSegmenter.fit` adds it by itself. Phases are shares of the training; steps, not epochs,
     decide when a network has learned enough for its labels to be corrected.
@@ -25,3 +25,8 @@ class PhasePlanner(keras.callbacks.Callback):
             total = steps * epochs
         if total is not None:
             self.model.plan_phases(total)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Let the label model look back at the epoch; before its state is saved."""
+        if self.model.objective is not None:
+            self.model.objective.end_epoch()

@@ -12,17 +12,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robustseg.labels import (
-    LabelStore,
-    Pencil,
-    full_logits,
-    initial_logits,
-    label_distribution,
-    make_label_store,
-    num_classes_of,
-)
+from keras_robustseg.labels import LabelStore, num_classes_of
+from keras_robustseg.labels._pencil import LATEST_WARMUP
+from keras_robustseg.losses import replica_count
 from keras_robustseg.training._guard import train_step_jax, train_step_tensorflow
-from keras_robustseg.training._label_objective import Clock, LabelObjective, output_shares
+from keras_robustseg.training._objective import Clock, Objective, Setting, output_shares
+from keras_robustseg.training._objective_registry import make_objective
 from keras_robustseg.training._phases import PhasePlanner
 from keras_robustseg.training._teacher import Teacher
 
@@ -34,8 +29,9 @@ class RobustSegmenter(keras.Model):
         min over theta, q   mean_pixels L(softmax f_theta(x), q, y) + gamma region(softmax f, q)
 
     With `label_model=None` this is plain supervised training with the loss given to `compile`.
-    With `Pencil` the loss is the label model's own, q is a row per training pixel, and `compile`
-    takes no loss. `compile`, `fit`, `evaluate` and `predict` are those of `keras.Model`.
+    With a label model the loss is its own, and `compile` takes none: with `Pencil`, for example,
+    q is a row per training pixel. `compile`, `fit`, `evaluate` and `predict` are those of
+    `keras.Model`.
 
     Batches are `(inputs, mask, weight)`. `inputs` is the image (B, *S, channels) or a dict with
     "image", "sample_id" (B,) and, where images are cropped or moved, "pixel_index" (B, *S, K)
@@ -49,19 +45,23 @@ class RobustSegmenter(keras.Model):
     Args:
         network: any `keras.Model` that gives logits (B, *S, C), C = 1 meaning two classes, or a
             list of such, the first being the main one (deep supervision).
-        label_model: `None` or `labels.Pencil`.
+        label_model: `None`, or a label model of `keras_robustseg.labels`: `Pencil`,
+            `EarlyLearning`, `CoTeaching`, `Adele`, `ConfusionMatrices`.
         label_shapes: spatial shape of every training image, in the order of the sample ids;
             needed by label models that keep rows. For classification, [()] * number of samples.
-        label_directory: where `Pencil(store="disk")` keeps its rows; the same for a resumed run.
-            By default a temporary directory.
+        label_directory: where `store="disk"` keeps its rows; the same for a resumed run. By
+            default a temporary directory.
         region_weight: gamma, weight of the soft Dice loss against q. It keeps small objects
-            alive, which the plain method loses. Not used without a label model.
+            alive, which the plain method loses. By default what the label model is published
+            with: 1 for `Pencil`, 0 for the others. Not used without a label model.
         training_steps: length of the training in steps, for the phases; by default `fit` finds
             it from its epochs and the length of the data.
         name: model name.
 
     Raises:
-        ValueError: a store on the device without `label_shapes`, or a negative `region_weight`.
+        TypeError: something else as label model.
+        ValueError: label rows without `label_shapes`, a negative `region_weight`, or a label
+            model that does not fit the network.
 
     Example:
         ```python
@@ -77,24 +77,34 @@ class RobustSegmenter(keras.Model):
     def __init__(
         self,
         network: keras.Model,
-        label_model: Pencil | None = None,
+        label_model: Any = None,
         *,
         label_shapes: Sequence[Sequence[int]] | None = None,
         label_directory: str | Path | None = None,
-        region_weight: float = 1.0,
+        region_weight: float | None = None,
         training_steps: int | None = None,
         name: str = "robust_segmenter",
     ) -> None:
         # The trainer shares the network's precision: Keras scales losses by the trainer's.
         super().__init__(name=name, dtype=network.dtype_policy)
+        if region_weight is None:
+            region_weight = getattr(label_model, "default_region_weight", 0.0)
         if region_weight < 0:
             raise ValueError(f"`region_weight` must be >= 0. Received: {region_weight}")
         self.network, self.label_model = network, label_model
         self.region_weight, self.training_steps = float(region_weight), training_steps
         self.label_shapes = None if label_shapes is None else [tuple(s) for s in label_shapes]
         self.num_classes = num_classes_of(self._outputs(network.output)[0])
-        self.label_store = self._make_store(label_directory)
-        self.teacher = self._make_teacher()
+        self._add_counters()
+        self.objective = self._make_objective(label_directory)
+        self.label_layers = list(self.objective.layers) if self.objective else []
+        changes = self.objective is not None and self.objective.counts_changes
+        self.label_change: Any = keras.metrics.Mean(name="label_change") if changes else None
+        # Replicas trace their steps side by side, each in a thread of its own.
+        self.pending = threading.local()
+        self.built = True
+
+    def _add_counters(self) -> None:
         counter: dict[str, Any] = {
             "shape": (),
             "dtype": "int32",
@@ -107,44 +117,47 @@ class RobustSegmenter(keras.Model):
         self.finetune_start = self.add_weight(
             name="finetune_start", initializer=keras.initializers.Constant(2**31 - 1), **counter
         )
-        self.label_change: Any = keras.metrics.Mean(name="label_change") if label_model else None
-        self._objective = self._make_objective()
-        # Replicas trace their steps side by side, each in a thread of its own.
-        self.pending = threading.local()
-        self.built = True
 
-    def _make_store(self, directory: str | Path | None) -> LabelStore | None:
-        if self.label_model is None or not self.label_model.keeps_rows:
-            return None
-        if self.label_shapes is None:
-            raise ValueError(
-                f"`label_shapes` is missing: store={self.label_model.store!r} keeps a row per "
-                "pixel. Expected the spatial shape of every training image, e.g. [(64, 64)] * 100."
-            )
-        return make_label_store(self.label_model, self.label_shapes, self.num_classes, directory)
-
-    def _make_teacher(self) -> Teacher | None:
-        if self.label_model is None or self.label_model.store != "teacher":
-            return None
-        return Teacher(self.network, self.label_model.teacher_decay)
-
-    def _make_objective(self) -> LabelObjective | None:
+    def _make_objective(self, directory: str | Path | None) -> Objective | None:
         if self.label_model is None:
             return None
         clock = Clock(self.step, self.warmup_end, self.finetune_start)
-        return LabelObjective(
-            self.label_model,
-            self.label_store,
-            self.num_classes,
-            self.region_weight,
-            clock,
-            self.teacher,
+        setting = Setting(
+            self.network, self.num_classes, self.region_weight, clock, self.label_shapes, directory
         )
+        return make_objective(self.label_model, setting)
+
+    @property
+    def label_store(self) -> LabelStore | None:
+        """The label rows, None where the label model keeps none."""
+        return self.objective.store if self.objective else None
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The moving average of the network, None where the label model has none."""
+        return self.objective.teacher if self.objective else None
+
+    @property
+    def has_belief(self) -> bool:
+        """Whether `corrected_labels` answers."""
+        return self.objective is not None and self.objective.has_belief
+
+    @property
+    def served(self) -> keras.Model:
+        """The network that predicts and is exported: the trained one, or several in one."""
+        return (self.objective and self.objective.served) or self.network
+
+    @property
+    def statistics(self) -> list[Any]:
+        """Variables that a forward pass moves, such as those of batch normalisation."""
+        networks = [self.network, *(self.objective.networks if self.objective else ())]
+        return [v for network in networks for v in network.non_trainable_weights]
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Return the network's logits; every output of a deep-supervised network in training."""
         image = inputs["image"] if isinstance(inputs, dict) else inputs
-        outputs = self._outputs(self.network(image, training=training))
+        network = self.network if training else self.served
+        outputs = self._outputs(network(image, training=training))
         return outputs if training and len(outputs) > 1 else outputs[0]
 
     @staticmethod
@@ -178,20 +191,24 @@ class RobustSegmenter(keras.Model):
 
     def plan_phases(self, total_steps: int) -> None:
         """Lay the phases of the label model over a training of this many steps."""
-        if self.label_model is None:
+        if self.objective is None:
             return
-        self.warmup_end.assign(round(self.label_model.warmup * total_steps))
-        self.finetune_start.assign(round((1.0 - self.label_model.finetune) * total_steps))
+        warmup, finetune = (getattr(self.label_model, s, 0.0) for s in ("warmup", "finetune"))
+        latest = LATEST_WARMUP if warmup == "auto" else warmup
+        if int(ops.convert_to_numpy(self.step)) == 0 or warmup != "auto":
+            self.warmup_end.assign(round(latest * total_steps))
+        self.objective.plan(total_steps)
+        self.finetune_start.assign(round((1.0 - finetune) * total_steps))
 
     @property
     def phase(self) -> str:
-        """What the last step was: "supervised", "warm-up", "correction" or "fine-tuning"."""
-        if self.label_model is None:
+        """What the last step was: "supervised", or a phase of the label model."""
+        if self.objective is None:
             return "supervised"
         last, warm, fine = (
             int(ops.convert_to_numpy(v)) for v in (self.step, self.warmup_end, self.finetune_start)
         )
-        return "warm-up" if last <= warm else "correction" if last <= fine else "fine-tuning"
+        return self.objective.phases[0 if last <= warm else 1 if last <= fine else 2]
 
     def compute_loss(
         self,
@@ -203,10 +220,10 @@ class RobustSegmenter(keras.Model):
     ) -> Any:
         """Return the objective of a batch; in training, move the label rows as well."""
         outputs = self._outputs(y_pred)
-        if self._objective is None:
+        if self.objective is None:
             loss = self._supervised_loss(x, y, outputs, sample_weight, training)
         else:
-            loss = self._label_loss(self._objective, x, y, outputs, sample_weight, training)
+            loss = self._label_loss(self.objective, x, y, outputs, sample_weight, training)
         if training:
             self.step.assign_add(1)
         return loss
@@ -222,7 +239,7 @@ class RobustSegmenter(keras.Model):
 
     def _label_loss(
         self,
-        objective: LabelObjective,
+        objective: Objective,
         x: Any,
         y: Any,
         outputs: list[Any],
@@ -232,13 +249,15 @@ class RobustSegmenter(keras.Model):
         loss, batch, log_p = objective.loss(x, y, outputs, sample_weight, training=training)
         if training:
             self._move_labels(objective, batch, log_p, loss)
+        if training and objective.counts_changes:
             changed, seen = objective.changed(batch)
             self.label_change.update_state(changed, sample_weight=seen)
+        loss = loss / replica_count()
         for extra in self.losses:
             loss = loss + self._aggregate_additional_loss(extra)
         return loss
 
-    def _move_labels(self, objective: LabelObjective, batch: Any, log_p: Any, loss: Any) -> None:
+    def _move_labels(self, objective: Objective, batch: Any, log_p: Any, loss: Any) -> None:
         """Move the labels: with TensorFlow once `train_step` knows whether gradients are finite.
 
         Elsewhere a step is a function from state to state, and the guard takes the old state.
@@ -252,28 +271,24 @@ class RobustSegmenter(keras.Model):
         """Metrics look at the main output only."""
         return super().compute_metrics(x, y, self._outputs(y_pred)[0], sample_weight)
 
-    def corrected_labels(self, sample: int, mask: Any) -> np.ndarray:
+    def corrected_labels(self, sample: int, mask: Any, image: Any = None) -> np.ndarray:
         """Return the label distribution q (*S, C) that a training image has now.
 
         Args:
             sample: its sample id.
             mask: its given mask (*S), (*S, R) or (*S, C), in the original frame.
+            image: the image (*S, channels), for label models whose belief depends on it.
 
         Raises:
-            ValueError: this model keeps no label rows.
+            ValueError: this model believes the masks as they are given (`has_belief`).
         """
-        if self.label_store is None or self.label_model is None:
-            raise ValueError("This model keeps no label rows (no label model, or store='none').")
-        delta = ops.convert_to_tensor(self.label_store.sample(sample))
-        yhat, _ = label_distribution(
-            ops.convert_to_tensor(mask)[None], self.num_classes, rank=len(delta.shape) + 1
-        )
-        start = initial_logits(yhat[0], self.label_model.initial_logit)
-        return ops.convert_to_numpy(ops.softmax(start + full_logits(delta), axis=-1))
+        if self.objective is None:
+            raise ValueError("This model keeps no label rows: it has no label model.")
+        return self.objective.corrected(sample, mask, image)
 
     def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
         """Export the network alone: the trainer's label rows are no part of a served model."""
-        self.network.export(filepath, *args, **kwargs)
+        self.served.export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, network and label model serialised."""
