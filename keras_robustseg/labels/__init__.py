@@ -1,6 +1,13 @@
 """Label models: which label distribution the cost of a pixel is paid against."""
 
 from keras_robustseg._lazy import register as _register
+from keras_robustseg.labels._agreement import (
+    class_masses,
+    image_agreement,
+    image_weights,
+    reference_agreement,
+    unseen_classes,
+)
 from keras_robustseg.labels._ambiguity_base import LabelAmbiguity
 from keras_robustseg.labels._ambiguity_divergence import (
     DivergenceAmbiguity,
@@ -64,11 +71,14 @@ __all__ = [
     "TransitionMatrix",
     "WassersteinAmbiguity",
     "base_weights",
+    "class_masses",
     "estimate_spatial_bias",
     "estimate_transition",
     "full_logits",
     "geometric_labels",
     "geometric_row_step",
+    "image_agreement",
+    "image_weights",
     "initial_logits",
     "label_distribution",
     "label_first_row_step",
@@ -82,12 +92,14 @@ __all__ = [
     "official_row_step",
     "optimal_labels",
     "pencil_terms",
+    "reference_agreement",
     "row_step",
     "signed_distance",
     "soft_mean",
     "staple",
     "transition_posterior",
     "undo_spatial_bias",
+    "unseen_classes",
 ]
 
 _register(__name__)

@@ -309,7 +309,14 @@ class Pencil:
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         names = ("entropy", "label_rate", "warmup", "finetune", *_CHOICES)
-        names = (*names, "teacher_decay", "initial_logit", "presence", "image_weights", "mass_floor")
+        names = (
+            *names,
+            "teacher_decay",
+            "initial_logit",
+            "presence",
+            "image_weights",
+            "mass_floor",
+        )
         return {**self.strength, **{name: getattr(self, name) for name in names}}
 
     @classmethod

@@ -112,7 +112,11 @@ class LabelObjective(Objective):
         log_q = self._given(yhat)
         if permission is not None:
             log_q = self._log_labels(rows, yhat, self._believed(x, log_ps[0], seen), permission)
-            weight = weight if permission.weight is None else weight * over_pixels(permission.weight, weight)
+            weight = (
+                weight
+                if permission.weight is None
+                else weight * over_pixels(permission.weight, weight)
+            )
         batch = Batch(yhat, ops.stop_gradient(log_q), weight, rows, permission, x)
         loss = 0.0
         for share, log_p in zip(output_shares(len(log_ps)), log_ps, strict=True):
