@@ -165,6 +165,7 @@ class BlockFile:
         self._map.flush()
         os.fsync(self._file)
         self._pending = self._table.copy()
+        self._find_free()  # a snapshot before this one may never have been saved
         tables = np.stack([self._table, self._held[-1]])
         visits = np.array(self.visits, "int64")
         return {"table": tables, "crc": self._crc.copy(), "visits": visits}

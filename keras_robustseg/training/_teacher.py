@@ -24,29 +24,33 @@ class Teacher(keras.layers.Layer):
 
     def __init__(self, network: keras.Model, decay: float, *, name: str = "teacher") -> None:
         super().__init__(name=name, dtype="float32", trainable=False)
-        # Not a sublayer: the trainer has the network already.
-        self._followed = (network,)
         self.decay = decay
-        self._pairs = [(v, self._copy_of(v, n)) for n, v in enumerate(network.weights)]
+        # In a function, where Keras does not see it: the network is no part of its teacher.
+        self._followed = lambda: network
+        for number, variable in enumerate(network.weights):
+            self._copy(variable, number)
         self.built = True
 
-    def _copy_of(self, variable: Any, number: int) -> Any:
+    def _copy(self, variable: Any, number: int) -> None:
         own = self.add_weight(
             name=f"average_{number}",
             shape=variable.shape,
             dtype=variable.dtype,
             initializer="zeros",
             trainable=False,
-            autocast=variable.autocast,
+            autocast=False,
         )
         own.assign(variable)
-        return own
+
+    def _pairs(self) -> Any:
+        """The network's variables, each with its average."""
+        return zip(self._followed().weights, self.weights, strict=True)
 
     def predict(self, x: Any) -> Any:
         """Return the averaged network's main output for the inputs of a batch."""
         image = x["image"] if isinstance(x, dict) else x
-        (network,) = self._followed
-        own = {id(variable): average for variable, average in self._pairs}
+        network = self._followed()
+        own = {id(variable): average for variable, average in self._pairs()}
         trainable, rest = (
             [own.get(id(v), v).value for v in variables]
             for variables in (network.trainable_variables, network.non_trainable_variables)
@@ -63,7 +67,9 @@ class Teacher(keras.layers.Layer):
         """
         ramp = (1.0 + ops.cast(step, "float32")) / (10.0 + ops.cast(step, "float32"))
         decay = ops.minimum(ramp, self.decay)
-        return [(own, _mean(values(own), values(followed), decay)) for followed, own in self._pairs]
+        return [
+            (own, _mean(values(own), values(followed), decay)) for followed, own in self._pairs()
+        ]
 
     def follow(self, step: Any, finite: Any) -> None:
         """Take one step of the average; nothing where the training step was not finite."""
