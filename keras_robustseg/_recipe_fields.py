@@ -74,6 +74,20 @@ def number(
     return _maybe_null(inner, "a number" + _range(gt, ge, lt, le), null)
 
 
+def number_or(
+    name: str,
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+) -> Expect:
+    """A finite number within bounds, or one name."""
+    inner = number(gt=gt, ge=ge, lt=lt, le=le)
+    both = core_schema.union_schema([core_schema.literal_schema([name]), inner.schema])
+    return Expect(both, f"{inner.phrase}, or {name}")
+
+
 def whole(*, ge: int | None = None, le: int | None = None, null: bool = False) -> Expect:
     """A whole number within bounds, or null where `null` says so."""
     inner = core_schema.int_schema(strict=True, ge=ge, le=le)

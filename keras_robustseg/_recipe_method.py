@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from keras_robustseg._recipe_fields import Block, number, sibling_rule
+from keras_robustseg._recipe_fields import Block, number, whole
 from keras_robustseg._recipe_losses import RobustLoss
+from keras_robustseg._recipe_pencil import Pencil
 
 _SHARE = Annotated[float, number(ge=0, le=1)]
 
@@ -58,63 +59,29 @@ class Supervised(Block):
     loss: Loss = CrossEntropy()
 
 
-class Pencil(Block):
-    """PENCIL: the masks are corrected while the network learns."""
+class ConfusionMatrices(Block):
+    """A confusion matrix per annotator, learned with the network; needs `data.readers: all`."""
 
-    kind: Literal["pencil"] = "pencil"
-    flip_margin: Annotated[float, number(gt=0, lt=1)] | None = Field(
-        None, description="lead of another class (difference of probabilities) that moves a label"
+    kind: Literal["confusion_matrices"] = "confusion_matrices"
+    matrices: Literal["global", "pixel"] = Field(
+        "pixel", description="one matrix per annotator, or one per annotator and pixel"
     )
-    trust: Annotated[float, number(gt=0, lt=0.5)] | None = Field(
-        None, description="weight of the given mask, flip_margin / (1 + flip_margin)"
+    rank: Annotated[int, whole(ge=1, le=64)] = Field(
+        1, description="label profiles of an annotator at a pixel"
     )
-    alpha: Annotated[float, number(gt=0)] | None = Field(
-        None,
-        description="the paper's alpha, flip_margin / number of classes",
-        validate_default=True,
+    trace_weight: Annotated[float, number(ge=0)] = Field(
+        0.01, description="weight of the trace, which keeps errors with the annotators"
     )
-    entropy: Annotated[float, number(ge=0, lt=1)] = Field(
-        0.1, description="weight of the entropy term, the paper's beta"
+    warmup: _SHARE = Field(0.3, description="share of all steps with identity matrices")
+    trust: Annotated[float, number(gt=0, lt=1)] = Field(
+        0.9, description="diagonal that the matrices start with, above 1 / number of classes"
     )
-    label_rate: Annotated[float, number(gt=0)] = Field(
-        1.0, description="step of the label logits, per pixel and visit"
-    )
-    warmup: _SHARE = Field(0.5, description="share of all steps with the masks as given")
-    finetune: _SHARE = Field(
-        0.0,
-        description="share of all steps, at the end, with the corrected masks fixed",
-        validate_default=True,
+    width: Annotated[int, whole(ge=1, le=1024)] = Field(
+        16, description="channels of the convolutions that give the matrices of a pixel"
     )
     region_weight: Annotated[float, number(ge=0)] = Field(
-        1.0, description="weight of the Dice term against the corrected masks"
-    )
-    store: Literal["device", "none"] = Field(
-        "device", description="where label rows are kept; none solves for them at every step"
-    )
-    initial_logit: Annotated[float, number(gt=0)] = Field(
-        10.0, description="logit of the given class when correction starts, the paper's K"
+        0.0, description="weight of the Dice term against the belief about the true class"
     )
 
-    @field_validator("alpha")
-    @classmethod
-    def _exactly_one(cls, alpha: float | None, info: ValidationInfo) -> float | None:
-        # A field whose own check failed is absent from `info.data`: it was given.
-        values = {name: info.data.get(name, "bad") for name in ("flip_margin", "trust")}
-        given = [name for name, value in (*values.items(), ("alpha", alpha)) if value is not None]
-        if len(given) != 1:
-            got = " and ".join(given) or "none of them"
-            raise sibling_rule(f"got {got}, expected exactly one of flip_margin, trust, alpha")
-        return alpha
 
-    @field_validator("finetune")
-    @classmethod
-    def _leave_steps(cls, finetune: float, info: ValidationInfo) -> float:
-        warmup = info.data.get("warmup", 0.0)
-        if warmup + finetune > 1:
-            raise sibling_rule(
-                f"got warmup {warmup:g} and finetune {finetune:g}, expected a sum of at most 1"
-            )
-        return finetune
-
-
-Method = Annotated[Supervised | Pencil, Field(discriminator="kind")]
+Method = Annotated[Supervised | Pencil | ConfusionMatrices, Field(discriminator="kind")]

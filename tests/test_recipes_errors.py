@@ -90,12 +90,12 @@ ONE_MISTAKE = [
     (
         "readers: random",
         "readers: all_of_them",
-        "5: data.readers: got 'all_of_them', expected one of random, first, majority, all",
+        "5: data.readers: got 'all_of_them', expected one of random, first, majority, staple, all, truth",
     ),
     (
         "readers: random",
         "readers: randon",
-        "5: data.readers: got 'randon', expected one of random, first, majority, all; "
+        "5: data.readers: got 'randon', expected one of random, first, majority, staple, all, truth; "
         "did you mean `random`?",
     ),
     (
@@ -207,15 +207,20 @@ ONE_MISTAKE = [
     ("flip_margin: 0.2", "flip_margin: .nan", f"22: method.flip_margin: got nan, {_OPEN}"),
     (
         "flip_margin: 0.2",
-        "flip_margin: null",
-        "20: method: got none of them, expected exactly one of flip_margin, trust, alpha",
+        "flip_margin: 0.2\n  alpha: 0.1",
+        "20: method: got flip_margin and alpha, expected one of flip_margin, trust, alpha",
     ),
     (
-        "flip_margin: 0.2",
-        "flip_margin: 0.2\n  alpha: 0.1",
-        "20: method: got flip_margin and alpha, expected exactly one of flip_margin, trust, alpha",
+        "warmup: 0.3",
+        "warmup: 30",
+        "23: method.warmup: got 30, expected a number from 0 to 1, or auto",
     ),
-    ("warmup: 0.3", "warmup: 30", "23: method.warmup: got 30, expected a number from 0 to 1"),
+    (
+        "warmup: 0.3",
+        "warmup: auto\n  finetune: 0.7",
+        "20: method: got warmup auto and finetune 0.7, expected a sum of at most 1 "
+        "(auto takes up to 0.35)",
+    ),
     (
         "warmup: 0.3",
         "warmup: 0.9\n  finetune: 0.5",
