@@ -20,6 +20,7 @@ from keras_robustseg.data._source import VOID, Example
 from keras_robustseg.metrics import MaskEvaluation, evaluate_masks
 from keras_robustseg.recipes import Recipe, recipe_from_dict
 
+MEASUREMENTS = 40
 VANISHED = 0.05
 """A class has vanished where fewer pixels than this share of its true number are predicted."""
 
@@ -30,7 +31,7 @@ def run_cell(
     build: Build | None = None,
     predict: Predict = network_argmax,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    every: int = 1,
+    every: int | None = None,
 ) -> dict[str, Any]:
     """Train a recipe in memory and measure it; nothing is written, exported or drawn.
 
@@ -43,7 +44,8 @@ def run_cell(
             recipe's `method`, for methods that no recipe knows yet.
         predict: class ids (B, *S) of images (B, *S, channels), for other decision rules.
         callbacks: further callbacks of `fit`, called before the epoch is measured.
-        every: epochs from one measurement to the next.
+        every: epochs from one measurement to the next; by default as many as make at most 40
+            measurements of a run.
 
     Returns:
         Plain values:
@@ -69,7 +71,7 @@ def run_cell(
         ```python
         from keras_robustseg.benchmark import run_cell
 
-        figures = run_cell("recipe values as load_recipe('quickstart').resolved() gives them")
+        figures = run_cell(load_recipe("quickstart", overrides=["training.epochs=2"]))
         figures["test"]["last"]["dice"]
         ```
     """
@@ -102,7 +104,8 @@ def run_cell(
     }
 
 
-def _epoch_scores(parts: Parts, predict: Predict, every: int) -> EpochScores:
+def _epoch_scores(parts: Parts, predict: Predict, every: int | None) -> EpochScores:
+    every = every or -(-parts.recipe.training.epochs // MEASUREMENTS)
     return EpochScores(
         _split(parts, "val") if parts.validation else None,
         _split(parts, "test"),

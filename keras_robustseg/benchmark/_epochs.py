@@ -33,7 +33,7 @@ class Split:
 
 def network_argmax(model: Any, images: np.ndarray) -> np.ndarray:
     """Return the most probable class of every pixel, as the exported network would."""
-    logits = model.network.predict_on_batch(images)
+    logits = model.served.predict_on_batch(images)
     logits = np.asarray(logits[0] if isinstance(logits, list | tuple) else logits)
     if logits.shape[-1] == 1:
         return (logits[..., 0] > 0).astype(int)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from keras_robustseg._recipe_fields import Block, several, sibling_rule, text, whole, wrong
+from keras_robustseg._recipe_fields import Block, rule, several, text, whole, wrong
 from keras_robustseg._recipe_problems import describe
 from keras_robustseg._recipe_text import parse, read_text
 from keras_robustseg.errors import RecipeError
@@ -40,9 +40,9 @@ class DataCell(_Part):
     biased: bool = Field(
         False, description="noise that moves masks to one side; not judged by `corrected`"
     )
-    pipeline: dict[str, Any] = {}
-    model: dict[str, Any] = {}
-    training: dict[str, Any] = {}
+    pipeline: dict[str, Any] = Field({}, description="merged into the base's")
+    model: dict[str, Any] = Field({}, description="merged into the base's")
+    training: dict[str, Any] = Field({}, description="merged into the base's")
 
 
 class Method(_Part):
@@ -126,14 +126,14 @@ class Benchmark(Block):
             _require_known(profile.methods, info.data.get("methods", {}), "a method")
             seeds = len(info.data.get("seeds", ()))
             if profile.seeds > seeds:
-                raise sibling_rule(f"got {profile.seeds} seeds, and the file lists {seeds}")
+                raise rule(f"got {profile.seeds} seeds, and the file lists {seeds}")
         return profiles
 
 
 def _require_known(names: Sequence[str], known: Mapping[str, Any], what: str) -> None:
     missing = [name for name in names if name not in known]
     if missing:
-        raise sibling_rule(f"got {missing[0]!r}, expected {what} out of {', '.join(known)}")
+        raise rule(f"got {missing[0]!r}, expected {what} out of {', '.join(known)}")
 
 
 def load_benchmark(source: str | Path) -> Benchmark:

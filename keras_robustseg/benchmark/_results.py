@@ -46,6 +46,7 @@ class Run:
     net: float
     collapsed: bool
     seconds: float
+    code: str
 
 
 @dataclass
@@ -262,6 +263,7 @@ def _run(task: Task, figures: Mapping[str, Any]) -> Run:
         **{name: _number(labels.get(name)) for name in label_names},
         collapsed=figures["collapsed"],
         seconds=figures["seconds"]["all"],
+        code=figures.get("code", ""),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +40,7 @@ class CellStore:
     def write(self, key: str, recipe: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
         """Write the figures of a cell in one step."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        head = {"format": FORMAT, "key": key, "version": __version__}
+        head = {"format": FORMAT, "key": key, "version": __version__, "code": code_digest()}
         write_json_atomic(self.path(key), {**head, "recipe": recipe, "figures": figures})
 
     def read(self, key: str) -> dict[str, Any] | None:
@@ -49,12 +51,24 @@ class CellStore:
             return None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             return None
-        return content["figures"] if content.get("key") == key else None
+        if content.get("key") != key or not isinstance(content.get("figures"), dict):
+            return None
+        return {**content["figures"], "code": content.get("code", "")}
 
     def read_all(self, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
         """Return key -> figures of the tasks that are finished."""
         found = {key: self.read(key) for key in dict.fromkeys(task.key for task in tasks)}
         return {key: figures for key, figures in found.items() if figures is not None}
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return a hash of the package's source, by which a table can tell that it was mixed."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parents[1]
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def unfinished(tasks: Sequence[Task], done: Mapping[str, Any]) -> list[Task]:

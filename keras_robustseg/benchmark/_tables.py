@@ -66,6 +66,9 @@ def markdown(results: Results) -> str:
         "bootstrap interval over images, and Wilcoxon's p over images after Holm. Corrected: Dice "
         "of the training masks; net px: pixels put right less pixels put wrong.",
     ]
+    codes = {run.code for run in results.runs}
+    if len(codes) > 1:
+        parts.append(f"The runs were made by {len(codes)} states of the code; see runs.csv.")
     for cell in dict.fromkeys(row.cell for row in results.rows):
         parts += _cell([row for row in results.rows if row.cell == cell])
     parts += ["## All cells", "p over pairs of (cell, seed).", _aligned(_all(results.overall))]

@@ -77,8 +77,9 @@ def evaluate_targets(
 
     Example:
         ```python
-        cell = CellDice("a", {"ce": 0.7, "pencil": 0.8, "clean": 0.9}, 0.6, {"pencil": 0.75})
-        [v.passed for v in evaluate_targets([cell], ours="pencil", references=["ce"], bound="clean")]
+        cell = CellDice("a", {"ce": 0.7, "ours": 0.8, "clean": 0.9}, 0.6, {"ours": 0.75})
+        verdicts = evaluate_targets([cell], ours="ours", references=["ce"], bound="clean")
+        [verdict.passed for verdict in verdicts]  # [True, True, True]
         ```
     """
     needed = {ours, *references, bound}
