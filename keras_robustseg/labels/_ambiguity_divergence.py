@@ -156,7 +156,7 @@ class DivergenceAmbiguity(_DivergenceSet):
         else:
             gaps = gap_of_label(observed.reference, gains)
             flipped = flipped_in_budget(self.divergence, gaps, observed.weights, radius)
-        return flip(observed.reference, gains, flipped), 0.0
+        return flip(observed.reference, gains, flipped, split=not self.per_image), 0.0
 
     def _soft(self, gains: Any, observed: Observed) -> tuple[Any, Any]:
         radius, reference = as_level(self.radius, gains), observed.reference

@@ -112,10 +112,10 @@ def flipped_in_budget(divergence: str, gaps: Any, weights: Any, radius: Any) -> 
     return flipped_at_weight(divergence, gaps, weight)
 
 
-def flip(reference: Any, gains: Any, flipped: Any) -> Any:
+def flip(reference: Any, gains: Any, flipped: Any, *, split: bool = True) -> Any:
     """Return (1 - d) y + d top: labels (B, *S, C) of which d went to the class of largest gain."""
     flipped = ops.expand_dims(flipped, -1) if len(ops.shape(flipped)) else flipped
-    return reference + flipped * (top_share(gains, reference) - reference)
+    return reference + flipped * (top_share(gains, reference, split=split) - reference)
 
 
 def gap_of_label(reference: Any, gains: Any) -> Any:

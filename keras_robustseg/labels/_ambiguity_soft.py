@@ -192,4 +192,5 @@ def _shared_flips(gains: Any, reference: Any, shares: Any, radius: Any) -> Any:
     taken = tail * ops.reshape(cvar(*flat, tail)[1], ops.shape(gains))
     taken = ops.divide_no_nan(taken, ops.expand_dims(shares, -1))
     moved = ops.sum(taken, axis=-1, keepdims=True)
-    return reference - taken + moved * top_share(gains, reference)
+    kept = ops.maximum(reference - taken, 0.0)
+    return kept + moved * top_share(gains, reference, split=False)
