@@ -44,7 +44,15 @@ def attach(
 
 
 PACKAGE = __name__.partition(".")[0]
-REGISTERED = ("labels", "losses", "metrics._counting", "models", "risk", "training._segmenter")
+REGISTERED = (
+    "labels",
+    "losses",
+    "metrics._counting",
+    "metrics._risk_metrics",
+    "models",
+    "risk",
+    "training._segmenter",
+)
 
 
 def register(finished: str = "") -> None:

@@ -17,18 +17,22 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robustseg import losses, metrics
+from keras_robustseg import labels, losses, metrics, risk
 
 CLASSES = 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """One exported class with the arguments it is tested with; `bounded`: never below 0."""
+    """One exported class with the arguments it is tested with.
+
+    bounded: never below 0; places: where a pixel lies matters, not only what it holds.
+    """
 
     kind: type
     arguments: dict[str, Any] = field(default_factory=dict)
     bounded: bool = True
+    places: bool = False
 
     def make(self, **more: Any) -> Any:
         return self.kind(**{**self.arguments, **more})
@@ -59,12 +63,32 @@ LOSSES = [
     Case(losses.TLoss, {"nu": "likeliest", "dimension": 16}),
     Case(losses.ForwardCorrection, {"transition": 0.2}),
     Case(losses.BackwardCorrection, {"transition": 0.2}, bounded=False),
+    Case(losses.RobustSegmentationLoss),
+    Case(
+        losses.RobustSegmentationLoss,
+        {"pixel_risk": risk.CVaR(0.3), "image_risk": risk.EntropicRisk(1.0), "cost": "gce"},
+    ),
+    Case(
+        losses.RobustSegmentationLoss,
+        {
+            "label_model": labels.DivergenceAmbiguity("tv", 0.2, stance="optimistic"),
+            "pixel_risk": risk.DivergenceBall("kl", 0.1),
+            "pixel_pool": "batch",
+        },
+    ),
+    Case(
+        losses.RobustSegmentationLoss,
+        {"label_model": labels.SpatialWassersteinAmbiguity(1, 0.2), "cost": "mae"},
+        places=True,
+    ),
 ]
 METRICS = [
     Case(metrics.Dice, {"num_classes": CLASSES}),
     Case(metrics.IoU, {"num_classes": CLASSES, "per_class": True}),
     Case(metrics.PixelAccuracy, {"num_classes": CLASSES}),
 ]
+# Figures of a loss on a batch, which do not add up over batches: tested with the robust loss.
+DIAGNOSTICS = (metrics.RiskFigure,)
 
 
 @dataclass(frozen=True)
@@ -177,6 +201,8 @@ def loss_is_as_if_void_were_cut_out(case: Case, rng: np.random.Generator) -> Non
     """An image with void pixels costs what the rest of it costs alone."""
     y_pred, y_true = logits(rng, 1, 40), ids(rng, 1, 40, low=0)
     hidden = rng.random((1, 40)) < 0.3
+    if case.places:  # what is left keeps its neighbours
+        hidden = np.arange(40)[None] >= 28
     alone = case.make()(y_true[~hidden][None], y_pred[~hidden][None])
     for mask, weight in ((np.where(hidden, -1, y_true), None), (y_true, ~hidden)):
         np.testing.assert_allclose(case.make()(mask, y_pred, weight), alone, rtol=1e-5)

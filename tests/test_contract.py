@@ -23,6 +23,7 @@ each_batch = pytest.mark.parametrize("name", BATCHES)
 
 def test_table_has_every_exported_class():
     tabled = {case.kind for case in (*contract.LOSSES, *contract.METRICS)}
+    tabled |= set(contract.DIAGNOSTICS)
     for room, base in ((losses, keras.losses.Loss), (metrics, keras.metrics.Metric)):
         exported = [getattr(room, name) for name in room.__all__]
         kinds = {c for c in exported if inspect.isclass(c) and issubclass(c, base)}

@@ -104,11 +104,11 @@ class LabelAmbiguity(abc.ABC):
         of <q, L>. For the optimistic stance q is the best case.
         """
         costs, observed = self._read(class_costs, labels, weights)
-        return self._labels(costs, observed)[0]
+        return self.chosen(costs, observed)[0]
 
     def cost(self, costs: Any, observed: Observed) -> Any:
         """Return what a call returns, for labels that have been read already."""
-        q, price = self._labels(costs, observed)
+        q, price = self.chosen(costs, observed)
         values = ops.sum(q * _where_counted(observed, costs), axis=-1) - price
         if not self.per_image:
             return values
@@ -127,7 +127,8 @@ class LabelAmbiguity(abc.ABC):
         shown = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
         return f"{type(self).__name__}({shown})"
 
-    def _labels(self, costs: Any, observed: Observed) -> tuple[Any, Any]:
+    def chosen(self, costs: Any, observed: Observed) -> tuple[Any, Any]:
+        """Return q (B, *S, C) and its price (B, *S) or (), for labels that have been read."""
         sign = _SIGNS[self.stance]
         gains = sign * ops.stop_gradient(_where_counted(observed, costs))
         q, price = self.solve(gains, observed)

@@ -11,7 +11,8 @@ from keras_robustseg.labels._ambiguity_base import LabelAmbiguity, Observed
 from keras_robustseg.labels._masks import has_one_id_per_pixel
 from keras_robustseg.losses._base import SegmentationLoss
 from keras_robustseg.losses._robust_costs import check_cost, class_costs
-from keras_robustseg.losses._robust_weights import compose
+from keras_robustseg.losses._robust_figures import batch_figure
+from keras_robustseg.losses._robust_weights import Composed, compose, per_image_rows
 from keras_robustseg.risk import RiskMeasure
 
 
@@ -93,16 +94,13 @@ class RobustSegmentationLoss(SegmentationLoss):
         values = self.values(log_p, labels)
         if self.pixel_risk is None and self.image_risk is None:
             return [(values, weights)]
-        flat, base = per_image_rows(values, weights)
-        composed = compose(
-            flat,
-            base,
-            self.pixel_risk,
-            self.image_risk,
-            pool=self.pixel_pool,
-            scope=self.scope,
-        )
+        composed = self.compose(*per_image_rows(values, weights))
         return [(ops.reshape(composed.ratio, ops.shape(values)) * values + composed.rest, weights)]
+
+    def compose(self, losses: Any, weights: Any) -> Composed:
+        """Return both risks of (B, N) losses with base weights (B, N)."""
+        risks = (self.pixel_risk, self.image_risk)
+        return compose(losses, weights, *risks, pool=self.pixel_pool, scope=self.scope)
 
     def values(self, log_p: Any, observed: Observed) -> Any:
         """Return U(c, y) of each pixel (B, *S), or of each image, (B, 1, ..., 1)."""
@@ -114,10 +112,12 @@ class RobustSegmentationLoss(SegmentationLoss):
             return values
         return ops.reshape(values, (-1,) + (1,) * (len(costs.shape) - 2))
 
-    def observe(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Any, Observed]:
-        """Return log p (B, *S, C) and the labels, as `values` takes them."""
-        log_p, labels, _ = self._inputs(y_true, y_pred, sample_weight)
-        return log_p, labels
+    def figure(
+        self, name: str, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> tuple[Any, Any]:
+        """Return a figure of a batch, see `metrics.RiskFigure`, and the weight of the batch."""
+        log_p, observed, weights = self._inputs(y_true, y_pred, sample_weight)
+        return batch_figure(self, name, log_p, observed), ops.sum(weights)
 
     def _inputs(self, y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         y_true = ops.convert_to_tensor(y_true)
@@ -145,15 +145,6 @@ class RobustSegmentationLoss(SegmentationLoss):
 
 
 _PARTS = ("label_model", "pixel_risk", "image_risk")
-
-
-def per_image_rows(values: Any, weights: Any) -> tuple[Any, Any]:
-    """Return values and weights as (B, N): N pixels, or one value an image with all its weight."""
-    batch = ops.shape(weights)[0]
-    flat = ops.reshape(weights, (batch, -1))
-    if all(size == 1 for size in values.shape[1:]) and weights.shape != values.shape:
-        return ops.reshape(values, (batch, 1)), ops.sum(flat, axis=-1, keepdims=True)
-    return ops.reshape(values, (batch, -1)), flat
 
 
 def _check_parts(

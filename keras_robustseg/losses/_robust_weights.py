@@ -71,6 +71,15 @@ def compose(
     return _composed(risk, ratio * ops.expand_dims(outer, -1), losses, weights, reduce)
 
 
+def per_image_rows(values: Any, weights: Any) -> tuple[Any, Any]:
+    """Return values and weights as (B, N): N pixels, or one value an image with all its weight."""
+    batch = ops.shape(weights)[0]
+    flat = ops.reshape(weights, (batch, -1))
+    if all(size == 1 for size in values.shape[1:]) and weights.shape != values.shape:
+        return ops.reshape(values, (batch, 1)), ops.sum(flat, axis=-1, keepdims=True)
+    return ops.reshape(values, (batch, -1)), flat
+
+
 def _ratio(q: Any, weights: Any, total: Any, scope: str) -> Any:
     """q over the base probabilities on this replica, times the number of replicas that share q."""
     sharing = replica_count() if scope == "global" else 1

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = attach(
         "IoU": "_counting",
         "MaskEvaluation": "_evaluate",
         "PixelAccuracy": "_counting",
+        "RiskFigure": "_risk_metrics",
         "accuracy": "_overlap",
         "average_symmetric_surface_distance": "_surface",
         "dice": "_overlap",
