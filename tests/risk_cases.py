@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from keras_robustseg import risk
@@ -130,3 +131,25 @@ def value_and_gradient(call: Callable[[Any], Any], losses: np.ndarray) -> tuple[
         tape.watch(x)
         value = call(x)
     return value.numpy(), tape.gradient(value, x).numpy()
+
+
+N = 7
+EXAMPLES = examples(N)
+# A root inside of a root, or halving: these take longest.
+NESTED = ("jeffreys", "function", "Wasserstein")
+QUICK_OR_MARKED = [
+    pytest.param(
+        m, marks=[pytest.mark.slow] if any(n in repr(m) for n in NESTED) else [], id=repr(m)[:70]
+    )
+    for m in EXAMPLES
+]
+
+
+def sample(rng: np.random.Generator, rows: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Losses of several scales and signs, and weights."""
+    losses = rng.choice([1.0, -3.0, 40.0], (rows, 1)) * rng.exponential(size=(rows, N))
+    return losses, rng.random((rows, N)) + 0.05
+
+
+def close(found: Any, expected: Any, atol: float = 1e-12) -> None:
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-12, atol=atol)

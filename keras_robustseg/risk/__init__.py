@@ -18,7 +18,7 @@ from keras_robustseg.risk._measures import (
     WorstCase,
 )
 from keras_robustseg.risk._moments import expectation, mean_deviation, mean_semideviation
-from keras_robustseg.risk._penalties import divergence_penalty
+from keras_robustseg.risk._penalties import divergence_penalty, smoothed_cvar
 from keras_robustseg.risk._reduce import AcrossReplicas
 from keras_robustseg.risk._robust import OCE, DivergenceBall, DivergencePenalty, EVaR
 from keras_robustseg.risk._spectral import spectral_risk, wasserstein_ball
@@ -44,6 +44,7 @@ __all__ = [
     "expectation",
     "mean_deviation",
     "mean_semideviation",
+    "smoothed_cvar",
     "spectral_risk",
     "total_variation_ball",
     "wasserstein_ball",

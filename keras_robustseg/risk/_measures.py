@@ -11,10 +11,8 @@ from keras import ops
 from keras_robustseg.risk._cvar import cvar, worst_case
 from keras_robustseg.risk._measure import RiskMeasure, checked, constant, plain
 from keras_robustseg.risk._moments import expectation, mean_deviation, mean_semideviation
-from keras_robustseg.risk._penalties import divergence_penalty, penalised
-from keras_robustseg.risk._profiles import capped_kl, capped_l2
+from keras_robustseg.risk._penalties import divergence_penalty, smoothed_cvar
 from keras_robustseg.risk._reduce import Local, gathered
-from keras_robustseg.risk._rows import per_row, rows, signed, stanced
 from keras_robustseg.risk._spectral import spectral_risk, wasserstein_ball
 
 _register = keras.saving.register_keras_serializable(package="keras_robustseg")
@@ -96,10 +94,9 @@ class CVaR(RiskMeasure):
         """Return the risk and the tail weights."""
         if self.smoothing is None:
             return cvar(losses, weights, self.alpha, stance=self.stance, reduce=reduce)
-        of = rows(signed(losses, self.stance), weights, reduce)
-        capped = capped_kl if self.smoothing == "entropic" else capped_l2
-        shape = capped(per_row(self.alpha, of.gaps))
-        return stanced(penalised(of, shape, per_row(self.temperature, of.gaps)), self.stance)
+        options: dict[str, Any] = {"stance": self.stance, "reduce": reduce}
+        smooth = (self.alpha, self.smoothing, self.temperature)
+        return smoothed_cvar(losses, weights, *smooth, **options)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""

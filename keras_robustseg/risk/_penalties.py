@@ -11,8 +11,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_robustseg.risk._cvar import weights_on_top
-from keras_robustseg.risk._profiles import SHAPES, Shape, from_conjugate
+from keras_robustseg.risk._cvar import gap_at_risk, weights_on_top
+from keras_robustseg.risk._profiles import SHAPES, Shape, capped_kl, capped_l2, from_conjugate
 from keras_robustseg.risk._reduce import LOCAL, Local
 from keras_robustseg.risk._root import At, increasing_root
 from keras_robustseg.risk._rows import Rows, answer, epsilon, per_row, rows, signed, stanced, tiny
@@ -56,7 +56,7 @@ def divergence_penalty(
     if divergence == "kl":
         return stanced(_entropic(of, price), stance)
     shape = from_conjugate(divergence) if callable(divergence) else SHAPES[divergence]
-    return stanced(penalised(of, shape, price), stance)
+    return stanced(_penalised(of, shape, price), stance)
 
 
 def check_penalty(divergence: Any) -> None:
@@ -72,15 +72,44 @@ def check_penalty(divergence: Any) -> None:
         )
 
 
-def penalised(of: Rows, shape: Shape, price: Any) -> tuple[Any, Any]:
-    """Return (value, q) of sup <q, l> - price sum p phi(q / p).
+def smoothed_cvar(
+    losses: Any,
+    weights: Any,
+    alpha: Any,
+    smoothing: str,
+    temperature: Any,
+    *,
+    stance: str = "pessimistic",
+    reduce: Local = LOCAL,
+) -> tuple[Any, Any]:
+    """Return the CVaR with a penalty, and its worst-case weights.
+
+    sup { <q, l> - temperature D(q, p) : 0 <= q <= p / alpha, sum q = 1 }, where D is
+    sum q log(q / p) ("entropic") or 1/2 sum (q - p)^2 / p ("l2") (Levy et al., NeurIPS 2020).
 
     Args:
-        of: the rows.
-        shape: the divergence.
-        price: (..., 1) positive, in units of the loss.
+        losses: (..., n).
+        weights: (..., n) base weights, or None.
+        alpha: tail mass in (0, 1], a number or (...,).
+        smoothing: "entropic" or "l2".
+        temperature: positive, in units of the loss, a number or (...,).
+        stance: "optimistic" for the infimum with the penalty added.
+        reduce: how sums go over the losses.
+
+    Example:
+        `smoothed_cvar(keras.ops.array([1.0, 2.0, 4.0]), None, 0.5, "l2", 0.1)`
     """
-    y = of.gaps * (of.spread / price)
+    of = rows(signed(losses, stance), weights, reduce)
+    level = per_row(alpha, of.gaps)
+    shape = (capped_kl if smoothing == "entropic" else capped_l2)(level)
+    # Losses near the edge matter, and a low temperature magnifies the rounding of their gaps.
+    edge = gap_at_risk(of, level)
+    return stanced(_penalised(of, shape, per_row(temperature, of.gaps), edge), stance)
+
+
+def _penalised(of: Rows, shape: Shape, price: Any, origin: Any = 0.0) -> tuple[Any, Any]:
+    """(value, q) of sup <q, l> - price sum p phi(q / p); levels count from the gap `origin`."""
+    y = (of.gaps - origin) * (of.spread / price)
     z = _level(of, shape, y)
     t = shape.ratio(z, y).ratio
     mass = of.reduce.sum(of.probability * t)
@@ -129,7 +158,8 @@ def _level(of: Rows, shape: Shape, y: Any) -> Any:
     p, noise = of.probability, 4.0 * epsilon(of.gaps)
     on_top = of.reduce.sum(ops.where(ops.equal(of.gaps, 0.0), p, ops.zeros_like(p)))
     mass = ops.where(of.empty, ops.ones_like(on_top), ops.minimum(on_top, 1.0))
-    high = ops.maximum(shape.largest(of.reduce.max(y), mass), 0.0)
+    low = of.reduce.min(y)
+    high = ops.maximum(shape.largest(of.reduce.max(y), mass), low)
 
     def excess(z: Any) -> At:
         t, to_z, _ = shape.ratio(z, y)
@@ -142,14 +172,8 @@ def _level(of: Rows, shape: Shape, y: Any) -> Any:
         near = ops.abs(error) <= noise * (1.0 + ops.abs(z) * relative)
         return At(error, -error / ops.maximum(relative, tiny(total)), near)
 
-    return increasing_root(
-        excess,
-        ops.zeros_like(high),
-        ops.zeros_like(high),
-        high,
-        reduce=of.reduce,
-        maximum=shape.maximum,
-    )
+    start = ops.zeros_like(high)
+    return increasing_root(excess, start, low, high, reduce=of.reduce, maximum=shape.maximum)
 
 
 def _known(of: Rows, integrand: Any) -> Any:
