@@ -73,8 +73,7 @@ def written(folder: Path, **changes: Any) -> Path:
 
 def refused(path: Path) -> str:
     with pytest.raises(RecipeError) as caught:
-        every = load_benchmark(path)
-        tasks(every, "core")
+        tasks(load_benchmark(path), "core")
     return str(caught.value)
 
 
