@@ -63,6 +63,9 @@ def label_metrics(parts: Parts, run: Path) -> dict[str, Any]:
                 column.append(value)
     kinds = ("given", "corrected") if parts.model.has_belief else ("given",)
     result: dict[str, Any] = {"changed": float(changed / drawn)} if drawn else {}
+    given_up = getattr(parts.model.objective, "given_up", [])
+    if given_up:
+        result["given_up"] = [parts.source.classes[k] for k in given_up]
     if table["truth"]:
         for kind in kinds:
             result[kind] = _evaluate(parts, table[kind], table["truth"], table["spacing"])
@@ -90,7 +93,7 @@ def _reference(parts: Parts, index: int, example: Any) -> np.ndarray:
 def predict(parts: Parts, image: np.ndarray) -> np.ndarray:
     """Return the class ids (*S) that the network gives an image."""
     patch = parts.recipe.evaluation.patch
-    return predict_probabilities(parts.model.network, image, patch=patch).argmax(axis=-1)
+    return predict_probabilities(parts.model.served, image, patch=patch).argmax(axis=-1)
 
 
 def _evaluate(parts: Parts, preds: list, trues: list, spacing: list) -> dict[str, Any]:

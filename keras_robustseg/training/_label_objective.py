@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,7 @@ class LabelObjective(Objective):
         kept = (store, teacher, self.correction)
         self.layers = [layer for layer in kept if layer is not None]
         self.has_belief, self.counts_changes = store is not None, True
+        self._warned: set[int] = set()
 
     @classmethod
     def make(cls, pencil: Pencil, setting: Setting) -> LabelObjective:
@@ -218,6 +220,24 @@ class LabelObjective(Objective):
     def plan(self, total_steps: int) -> None:
         """Hear how long the training is."""
         self.correction.plan(total_steps)
+
+    @property
+    def given_up(self) -> list[int]:
+        """Classes whose labels are back at the given ones for good."""
+        return self.correction.fallen
+
+    def end_epoch(self) -> None:
+        """Warn once of each class whose correction was given up."""
+        fallen = [k for k in self.given_up if k not in self._warned]
+        self._warned.update(fallen)
+        for k in fallen:
+            warnings.warn(
+                f"The corrected labels of class {k} kept less than {self.pencil.mass_floor:g} of "
+                "its given mass, so they are back at the given masks. Look at the predictions of "
+                "this class: a longer warm-up or a larger flip_margin may help; "
+                "Pencil(mass_floor=0) lets the correction go on.",
+                stacklevel=2,
+            )
 
 
 def over_pixels(values: Any, like: Any) -> Any:
