@@ -19,7 +19,8 @@ def train_step_tensorflow(model: Any, data: Any) -> dict[str, Any]:
     import tensorflow as tf
 
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    _prepare_labels(model, x)
+    if model.objective is not None:
+        model.objective.read_ahead(x)  # a store on a disk reads while the network runs
     statistics = model.statistics
     before = [tf.identity(v.value) for v in statistics]
     with tf.GradientTape() as tape:
@@ -38,25 +39,14 @@ def train_step_tensorflow(model: Any, data: Any) -> dict[str, Any]:
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
-def _prepare_labels(model: Any, x: Any) -> None:
-    """Let a store on a disk read while the network runs; refuse what it cannot do."""
-    if model.label_store is None:
-        return
-    if model.jit_compile and not model.label_store.supports_jit:
-        raise ValueError(
-            'store="disk" cannot be compiled by XLA: its rows are read by the host. Expected '
-            'compile(jit_compile=False), or store="device". Received: jit_compile=True'
-        )
-    model.objective.read_ahead(x)
-
-
 def _update_labels(model: Any, finite: Any) -> None:
-    """Move label rows and the teacher, both by what this step has found."""
+    """Move label rows and the teacher, both by what this step has found, then count the step."""
     move = model.pending.__dict__.pop("labels", None)
     if move is not None:
         move(finite)
     if model.teacher is not None:
-        model.teacher.follow(model.step.value - 1, finite)
+        model.teacher.follow(model.step.value, finite)
+    model.step.assign_add(1)
 
 
 def _track_loss(model: Any, loss: Any, x: Any) -> None:

@@ -153,6 +153,20 @@ class RobustSegmenter(keras.Model):
         networks = [self.network, *(self.objective.networks if self.objective else ())]
         return [v for network in networks for v in network.non_trainable_weights]
 
+    @property
+    def jit_compile(self) -> bool:
+        """Whether XLA compiles the steps; Keras' own, which would only warn where it cannot."""
+        return keras.Model.jit_compile.fget(self)
+
+    @jit_compile.setter
+    def jit_compile(self, value: bool) -> None:
+        if value and not all(layer.supports_jit for layer in self.label_layers):
+            raise ValueError(
+                'store="disk" cannot be compiled by XLA: its rows are read by the host. Expected '
+                'compile(jit_compile=False), or store="device". Received: jit_compile=True'
+            )
+        keras.Model.jit_compile.fset(self, value)
+
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Return the network's logits; every output of a deep-supervised network in training."""
         image = inputs["image"] if isinstance(inputs, dict) else inputs
@@ -224,8 +238,8 @@ class RobustSegmenter(keras.Model):
             loss = self._supervised_loss(x, y, outputs, sample_weight, training)
         else:
             loss = self._label_loss(self.objective, x, y, outputs, sample_weight, training)
-        if training:
-            self.step.assign_add(1)
+        if training and keras.backend.backend() != "tensorflow":
+            self.step.assign_add(1)  # with TensorFlow `train_step` does, once labels have moved
         return loss
 
     def _supervised_loss(
