@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = _attach(
         "evaluate": "run",
         "export": "",
         "labels": "",
+        "layers": "",
         "load_recipe": "recipes",
         "losses": "",
         "metrics": "",

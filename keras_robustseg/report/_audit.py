@@ -13,7 +13,7 @@ from keras_robustseg.errors import DataError
 
 from ._audit_data import AuditData, AuditSample, MemoryData, checked
 from ._audit_examine import METHODS, Rule, examine, suggestion
-from ._audit_passes import Thresholds, confident_issues
+from ._audit_passes import ClassLevels, confident_issues
 from ._audit_report import AuditReport
 from ._audit_tally import Tally
 from ._audit_write import AuditWriter, NoWriter
@@ -103,7 +103,10 @@ class _Drawn(NamedTuple):
 def _drawn(data: AuditData, ignore_class: int | None) -> Iterator[_Drawn]:
     """Each sample with the masks that were given; the reader is None where there is one only."""
     for raw in data:
-        sample = checked(raw, len(data.classes), ignore_class)
+        try:
+            sample = checked(raw, len(data.classes), ignore_class)
+        except DataError as error:
+            raise DataError(f"{data.name}: {error}") from error
         stack = sample.mask
         given = [r for r in range(stack.shape[-1]) if (stack[..., r] >= 0).any()]
         names = given if stack.shape[-1] > 1 else [None] * len(given)
@@ -118,7 +121,7 @@ def _rule(data: AuditData, method: str, ignore_class: int | None, min_region: in
             for _, mask in drawn.masks:
                 yield drawn.sample.probabilities, mask
 
-    thresholds = Thresholds(len(data.classes))
+    levels = ClassLevels(len(data.classes))
     names: set[str] = set()
     for drawn in _drawn(data, ignore_class):
         if drawn.raw.id in names:
@@ -127,11 +130,11 @@ def _rule(data: AuditData, method: str, ignore_class: int | None, min_region: in
             )
         names.add(drawn.raw.id)
         for _, mask in drawn.masks:
-            thresholds.add(drawn.sample.probabilities, mask)
-    if not thresholds.pixels.any():
+            levels.add(drawn.sample.probabilities, mask)
+    if not levels.pixels.any():
         raise DataError(f"{data.name}: there is no mask with a pixel that is not void")
-    limit = confident_issues(pairs, thresholds.values) if method == "cleanlab" else -1.0
-    return Rule(method, thresholds.values, limit, min_region)
+    limit = confident_issues(pairs, levels.thresholds) if method == "cleanlab" else -1.0
+    return Rule(method, levels.thresholds, levels.haze, limit, min_region)
 
 
 def _take_in(drawn: _Drawn, rule: Rule, tally: Tally, writer: AuditWriter | NoWriter) -> None:
@@ -143,7 +146,6 @@ def _take_in(drawn: _Drawn, rule: Rule, tally: Tally, writer: AuditWriter | NoWr
             mask,
             rule,
             image=sample.image,
-            corrected=sample.corrected,
             spacing=sample.spacing,
         )
         row = tally.add(sample.id, reader, mask, finding)
@@ -152,4 +154,4 @@ def _take_in(drawn: _Drawn, rule: Rule, tally: Tally, writer: AuditWriter | NoWr
         writer.corrected(drawn.raw, finding.suggested)
     elif drawn.masks:
         vote = choose_reader(sample.mask, "majority", seed=0, sample_id=sample.id)
-        writer.corrected(drawn.raw, suggestion(sample.probabilities, vote, rule, sample.corrected))
+        writer.corrected(drawn.raw, suggestion(sample.probabilities, vote, rule))

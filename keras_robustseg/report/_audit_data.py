@@ -27,8 +27,6 @@ class AuditSample:
         probabilities: (*S, C), what a network that has not learned from this mask, or a label
             model, believes; (*S, 1) is the probability of class 1 of two.
         image: (*S, channels), for overlays and edges; may be None.
-        corrected: int (*S), a corrected mask that exists already, to be shown and written in
-            place of the suggestion that the audit would make; may be None.
         spacing: size of a pixel along each axis; may be None.
 
     Example:
@@ -39,7 +37,6 @@ class AuditSample:
     mask: np.ndarray
     probabilities: np.ndarray
     image: np.ndarray | None = None
-    corrected: np.ndarray | None = None
     spacing: tuple[float, ...] | None = None
 
 
@@ -139,12 +136,10 @@ def checked(sample: AuditSample, num_classes: int, ignore_class: int | None = No
         )
     _check_probabilities(sample.id, p)
     mask = _checked_mask(sample, size, num_classes, ignore_class)
-    image, corrected = sample.image, sample.corrected
+    image = sample.image
     if image is not None:
         image = image[..., None] if image.ndim == len(size) else image
         _check_size(sample.id, "an image", image.shape[:-1], size)
-    if corrected is not None:
-        _check_size(sample.id, "a corrected mask", corrected.shape, size)
     return replace(sample, probabilities=p, mask=mask, image=image)
 
 

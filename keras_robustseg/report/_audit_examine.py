@@ -23,13 +23,15 @@ class Rule:
 
     Attributes:
         method: "regret", or "cleanlab" for the scores and marks of cleanlab.segmentation.
-        thresholds: (C,), see `Thresholds`.
+        thresholds: (C,), see `ClassLevels`.
+        haze: (C,), see `ClassLevels`; None for none.
         limit: self-confidence up to which cleanlab's rule marks a pixel.
         min_region: smallest region that is marked, in pixels; not used by cleanlab's rule.
     """
 
     method: str
     thresholds: FloatArray
+    haze: FloatArray | None = None
     limit: float = -1.0
     min_region: int = 5
 
@@ -63,7 +65,6 @@ def examine(
     rule: Rule,
     *,
     image: np.ndarray | None = None,
-    corrected: np.ndarray | None = None,
     spacing: Sequence[float] | None = None,
 ) -> Finding:
     """Examine one mask.
@@ -73,7 +74,6 @@ def examine(
         mask: int (*S), negative is void, at least one pixel is not.
         rule: how to judge.
         image: (*S, channels), for edges.
-        corrected: int (*S), taken as the suggestion where it differs from the mask.
         spacing: size of a pixel along each axis.
 
     Returns:
@@ -82,12 +82,12 @@ def examine(
     Example:
         `examine(probabilities, mask, Rule("regret", np.array([0.95, 0.8]))).severity`
     """
-    per_class = class_severity(probabilities, mask)
+    per_class = class_severity(probabilities, mask, rule.haze)
     quality = softmin(self_confidence(probabilities, mask)[mask >= 0])
-    severity = image_severity(probabilities, mask, per_class)
+    severity = image_severity(probabilities, mask, per_class=per_class)
     if rule.method == "cleanlab":
         severity = 1.0 - quality
-    suggested = suggestion(probabilities, mask, rule, corrected)
+    suggested = suggestion(probabilities, mask, rule)
     confidence = _of(probabilities, suggested)
     return Finding(
         severity=severity,
@@ -104,22 +104,16 @@ def pixel_scores(probabilities: FloatArray, mask: np.ndarray, rule: Rule) -> Flo
     """Return how wrong each pixel looks by the rule's method, (*S), 0 at void pixels."""
     if rule.method == "cleanlab":
         return 1.0 - self_confidence(probabilities, mask)
-    overall = image_severity(probabilities, mask)
+    overall = image_severity(probabilities, mask, rule.haze)
     return pixel_severity(probabilities, mask, image_severity=overall)
 
 
-def suggestion(
-    probabilities: FloatArray, mask: np.ndarray, rule: Rule, corrected: np.ndarray | None = None
-) -> np.ndarray:
+def suggestion(probabilities: FloatArray, mask: np.ndarray, rule: Rule) -> np.ndarray:
     """Return the mask (*S) that the rule suggests for a given one; arguments as `examine`."""
     if rule.method == "cleanlab":
         issues = issue_mask(probabilities, mask, rule.limit)
         return np.where(issues, probabilities.argmax(axis=-1), mask).astype(mask.dtype)
-    found = suggest(probabilities, mask, rule.thresholds, min_region=rule.min_region)
-    if corrected is None:
-        return found
-    moved = (corrected != mask) & (mask >= 0) & (corrected >= 0)
-    return np.where(moved, corrected, found).astype(mask.dtype)
+    return suggest(probabilities, mask, rule.thresholds, min_region=rule.min_region)
 
 
 def _of(probabilities: FloatArray, labels: np.ndarray) -> FloatArray:

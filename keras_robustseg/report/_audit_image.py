@@ -10,19 +10,22 @@ _BINS = 1024
 _SMOOTHING = 1.0  # pixels; keeps 0/0 away where a class is neither given nor likely
 
 
-def class_severity(probabilities: FloatArray, mask: np.ndarray) -> FloatArray:
+def class_severity(
+    probabilities: FloatArray, mask: np.ndarray, haze: FloatArray | None = None
+) -> FloatArray:
     """Return for each class how much better than the given mask the best one would be.
 
-        D(m)     = (2 sum_i p_i m_i + 1) / (sum_i p_i + sum_i m_i + 1)
+        D(m)     = (2 sum_i b_i m_i + 1) / (sum_i b_i + sum_i m_i + 1)
         severity = max over masks m of D(m)  -  D(given)
 
-    D is the soft Dice of a mask and the probabilities of the class. The maximum is reached by a
-    threshold on p, so no search over masks is needed. Where the belief itself is diffuse no mask
-    has a large D: such an image is hard, and not said to be wrong.
+    D is the soft Dice of a mask and the belief b = max(p - haze, 0) / (1 - haze) in the class.
+    The maximum is reached by a threshold on b, so no search over masks is needed. Where the belief
+    itself is diffuse no mask has a large D: such an image is hard, and not said to be wrong.
 
     Args:
         probabilities: (*S, C).
         mask: int (*S), negative is void and left out.
+        haze: (C,), probabilities that mean nothing, see `ClassLevels`; none by default.
 
     Returns:
         (C,), each in [0, 1].
@@ -32,6 +35,8 @@ def class_severity(probabilities: FloatArray, mask: np.ndarray) -> FloatArray:
     """
     valid = mask >= 0
     likely, given = probabilities[valid], mask[valid]
+    if haze is not None and haze.any():
+        likely = np.maximum(likely - haze, 0) / (1 - haze)
     counts = np.bincount(given, minlength=likely.shape[-1])
     sums = likely.sum(axis=0, dtype=np.float64)
     inside = np.bincount(given, weights=_of_given(likely, given), minlength=likely.shape[-1])
@@ -54,7 +59,11 @@ def _best_dice(p: FloatArray, total: float) -> float:
 
 
 def image_severity(
-    probabilities: FloatArray, mask: np.ndarray, per_class: FloatArray | None = None
+    probabilities: FloatArray,
+    mask: np.ndarray,
+    haze: FloatArray | None = None,
+    *,
+    per_class: FloatArray | None = None,
 ) -> float:
     """Return how wrong the mask of an image looks, in [0, 1].
 
@@ -65,12 +74,13 @@ def image_severity(
     Args:
         probabilities: (*S, C).
         mask: int (*S), negative is void.
+        haze: (C,), as `class_severity`.
         per_class: `class_severity` of the same image, if it is at hand.
 
     Example:
         `image_severity(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]))`
     """
-    severity = class_severity(probabilities, mask) if per_class is None else per_class
+    severity = class_severity(probabilities, mask, haze) if per_class is None else per_class
     valid = mask >= 0
     present = np.zeros(probabilities.shape[-1], bool)
     present[np.unique(mask[valid])] = True

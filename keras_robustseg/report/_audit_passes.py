@@ -10,16 +10,23 @@ from ._audit_pixels import FloatArray, is_confident, self_confidence
 
 _NO_PIXELS = 2.0  # the threshold of a class that is given nowhere: no probability reaches it
 _FLOOR = 2e-6
+_GRID = 1024
+_HAZY = 0.1
 _DIGITS = 21  # bits that one pass narrows a 64-bit number down by
 
 Pair = tuple[FloatArray, np.ndarray]
 
 
-class Thresholds:
-    """The confident threshold of each class: t[k] = mean of p[k] over the pixels that were given k.
+class ClassLevels:
+    """How sure a belief is of each class where it is given, and where it is not.
 
-    Northcutt et al. (2021), equation 2. A network is less sure of some classes than of others,
-    and noise makes it less sure of all: what counts as confident must follow.
+        threshold[k] = mean of p[k] over the pixels that were given k
+        haze[k]      = 10 % quantile of p[k] over all pixels, on a grid of 1/1024
+
+    The thresholds are those of confident learning (Northcutt et al., 2021, equation 2): a network
+    is less sure of some classes than of others, and noise makes it less sure of all, so what
+    counts as confident must follow. Haze is what smoothed labels or a high temperature leave
+    everywhere: little in a pixel, and more than a small object in a whole image.
 
     Args:
         num_classes: C.
@@ -28,15 +35,16 @@ class Thresholds:
         pixels: int (C,), pixels that were given each class.
 
     Example:
-        >>> thresholds = Thresholds(2)
-        >>> thresholds.add(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]))
-        >>> thresholds.values.tolist()
+        >>> levels = ClassLevels(2)
+        >>> levels.add(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]))
+        >>> levels.thresholds.tolist()
         [0.9, 0.6]
     """
 
     def __init__(self, num_classes: int) -> None:
         self.pixels = np.zeros(num_classes, np.int64)
         self._sums = np.zeros(num_classes)
+        self._counts = np.zeros((num_classes, _GRID), np.int64)
 
     def add(self, probabilities: FloatArray, mask: np.ndarray) -> None:
         """Take in one image: probabilities (*S, C), mask int (*S) with negative void."""
@@ -44,12 +52,21 @@ class Thresholds:
         given, own = mask[valid], self_confidence(probabilities, mask)[valid]
         self.pixels += np.bincount(given, minlength=len(self.pixels))
         self._sums += np.bincount(given, weights=own, minlength=len(self.pixels))
+        cells = np.minimum((probabilities[valid] * _GRID).astype(np.int32), _GRID - 1)
+        for k, counts in enumerate(self._counts):
+            counts += np.bincount(cells[:, k], minlength=_GRID)
 
     @property
-    def values(self) -> FloatArray:
-        """The thresholds (C,); 2 for a class that no pixel was given."""
+    def thresholds(self) -> FloatArray:
+        """(C,); 2 for a class that no pixel was given."""
         means = self._sums / np.maximum(self.pixels, 1)
         return np.maximum(np.where(self.pixels > 0, means, _NO_PIXELS), _FLOOR)
+
+    @property
+    def haze(self) -> FloatArray:
+        """(C,), the lower end of the grid cell that holds the quantile."""
+        reached = np.cumsum(self._counts, axis=1) >= _HAZY * self._counts.sum(axis=1)[:, None]
+        return reached.argmax(axis=1) / _GRID
 
 
 def confident_issues(passes: Callable[[], Iterable[Pair]], thresholds: FloatArray) -> float:
@@ -62,7 +79,7 @@ def confident_issues(passes: Callable[[], Iterable[Pair]], thresholds: FloatArra
     Args:
         passes: called once for each pass over the images; returns their probabilities (*S, C) and
             masks int (*S), negative is void.
-        thresholds: `Thresholds.values` of the same images.
+        thresholds: `ClassLevels.thresholds` of the same images.
 
     Returns:
         The largest p[y] of an issue, -1 where there is none.
@@ -74,7 +91,8 @@ def confident_issues(passes: Callable[[], Iterable[Pair]], thresholds: FloatArra
     for probabilities, mask in passes():
         likely = probabilities.argmax(axis=-1)
         against = (likely != mask) & (mask >= 0)
-        count += np.count_nonzero(against & is_confident(probabilities, likely, thresholds))
+        sure = against & is_confident(probabilities, likely, thresholds)
+        count += int(np.count_nonzero(sure))
     if not count:
         return -1.0
     return nth_smallest(

@@ -26,7 +26,7 @@ class Tally:
 
     Args:
         classes: class names, background first.
-        thresholds: (C,), see `Thresholds`.
+        thresholds: (C,), see `ClassLevels`.
     """
 
     def __init__(self, classes: Sequence[str], thresholds: FloatArray) -> None:

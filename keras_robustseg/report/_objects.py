@@ -126,7 +126,8 @@ class _Sides:
 
     def _on_others(self, below: np.ndarray) -> bool:
         """Whether it lies mostly on objects of other classes, which are reported themselves."""
-        return np.count_nonzero((below > 0) & (below != self.label)) > 0.5 * below.size
+        others = np.count_nonzero((below > 0) & (below != self.label))
+        return bool(others > 0.5 * below.size)
 
     def _issue(
         self, kind: str, given: int, suggested: int, box: Box, here: BoolArray, there: BoolArray
