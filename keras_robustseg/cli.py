@@ -53,10 +53,32 @@ class Format(enum.StrEnum):
     litert = "litert"
 
 
+class Split(enum.StrEnum):
+    """Splits of a run's data."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+class AuditMethod(enum.StrEnum):
+    """Ways to score masks."""
+
+    regret = "regret"
+    cleanlab = "cleanlab"
+
+
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a packaged recipe.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
+RunOrPredictions = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN_OR_PREDICTIONS",
+        help="The directory of a run, or class probabilities: an .npz file, or a folder.",
+    ),
+]
 RecipeOrFolder = Annotated[
     str, typer.Argument(metavar="RECIPE_OR_FOLDER", help="A recipe, or a folder of data.")
 ]
@@ -181,6 +203,49 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 @app.command()
 @_guarded
+def audit(
+    target: RunOrPredictions,
+    out: Annotated[
+        Path | None, typer.Option(help="New directory; RUN/audit or PREDICTIONS-audit by default.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE_OR_FOLDER", help="Masks and images of predictions that hold none."
+        ),
+    ] = None,
+    split: Annotated[Split, typer.Option(help="Which samples of a run.")] = Split.train,
+    method: Annotated[AuditMethod, typer.Option(help="How masks are scored.")] = AuditMethod.regret,
+    ignore_class: Annotated[
+        int | None, typer.Option(help="Mask value that is void, besides -1 and 255.")
+    ] = None,
+    min_region: Annotated[int, typer.Option(min=1, help="Smallest marked region, px.")] = 5,
+    overlays: Annotated[int, typer.Option(min=0, help="Masks on the page, the worst ones.")] = 100,
+    pixel_scores: Annotated[
+        bool, typer.Option("--pixel-scores", help="Also write how wrong each pixel looks.")
+    ] = False,
+) -> None:
+    """Rank masks and objects by how wrong they look, and write corrected masks and a page."""
+    from keras_robustseg import _cli_audit
+
+    place = _cli_audit.where_to_write(target, out)
+    report = _cli_audit.audit(
+        target,
+        place,
+        data=data,
+        split=split.value,
+        method=method.value,
+        ignore_class=ignore_class,
+        min_region=min_region,
+        overlays=overlays,
+        pixel_scores=pixel_scores,
+    )
+    typer.echo(report.text())
+    typer.echo(f"written: {place} (open {place / 'audit.html'})")
+
+
+@app.command()
+@_guarded
 def check(
     target: RecipeOrFolder,
     json_file: Annotated[
@@ -229,6 +294,46 @@ def noise(
         typer.echo(f"written: {manifest} ({rows} masks)")
     preview_noise(source, items, out, kinds=kinds or (), samples=samples, seed=seed)
     typer.echo(f"written: {out}")
+
+
+@app.command()
+@_guarded
+def benchmark(
+    file: Annotated[
+        str, typer.Argument(metavar="BENCHMARK", help="A benchmark file, or a packaged one's name.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; runs/benchmarks/NAME where it is not given.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="Part of the grid, such as core or full.")] = "core",
+    jobs: Annotated[
+        int, typer.Option(min=1, max=1024, help="Processes side by side, each on one core.")
+    ] = 1,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Train only runs cell/method/s0 that match."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the runs; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell how long it will take; train nothing.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write the tables of what is finished; train nothing.")
+    ] = False,
+) -> None:
+    """Train a grid of data, methods and seeds, compare the methods, and judge the targets."""
+    from keras_robustseg import _cli_benchmark as command
+
+    if list_:
+        command.list_cells(file, out, profile=profile, only=only, say=typer.echo)
+    elif dry_run:
+        command.tell_cost(file, out, profile=profile, only=only, jobs=jobs, say=typer.echo)
+    elif report:
+        command.report(file, out, profile=profile, say=typer.echo)
+    else:
+        found = command.run(file, out, profile=profile, only=only, jobs=jobs, say=typer.echo)
+        if found.failed:
+            raise typer.Exit(EXIT_FAILED)
 
 
 def _open(target: str, overrides: list[str] | None) -> tuple[Recipe | None, Any]:
