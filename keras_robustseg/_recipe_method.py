@@ -13,6 +13,7 @@ from pydantic import Field
 from keras_robustseg._recipe_fields import Block, number, whole
 from keras_robustseg._recipe_losses import RobustLoss
 from keras_robustseg._recipe_pencil import Pencil
+from keras_robustseg._recipe_rivals import Adele, CoTeaching, Elr
 
 _SHARE = Annotated[float, number(ge=0, le=1)]
 
@@ -84,4 +85,6 @@ class ConfusionMatrices(Block):
     )
 
 
-Method = Annotated[Supervised | Pencil | ConfusionMatrices, Field(discriminator="kind")]
+Method = Annotated[
+    Supervised | Pencil | Elr | CoTeaching | Adele | ConfusionMatrices, Field(discriminator="kind")
+]

@@ -11,13 +11,14 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from keras_robustseg._recipe_data import DataBlock
 from keras_robustseg._recipe_fields import (
     Block,
     number,
     several,
+    sibling_rule,
     text,
     true_or,
     whole,
@@ -225,6 +226,14 @@ class Recipe(Block):
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
     report: Report = Report(overlays=8, tensorboard=False)
+
+    @field_validator("method")
+    @classmethod
+    def _annotators_apart(cls, method: Any, info: ValidationInfo) -> Any:
+        data = info.data.get("data")
+        if method.kind == "confusion_matrices" and data is not None and data.readers != "all":
+            raise sibling_rule(f"got data.readers {data.readers}, expected all: who drew what")
+        return method
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as plain values with every default written out."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_robustseg.data import Source
 from keras_robustseg.errors import RecipeError
-from keras_robustseg.labels import Pencil
+from keras_robustseg.labels import Adele, ConfusionMatrices, CoTeaching, EarlyLearning, Pencil
 from keras_robustseg.losses import (
     BackwardCorrection,
     Bootstrapping,
@@ -56,8 +56,20 @@ LOSSES: dict[str, MakeLoss] = {
     "backward_correction": plainly(BackwardCorrection),
 }
 
+
+def confusion_matrices(fields: dict[str, Any], source: Source) -> ConfusionMatrices:
+    """Return a matrix for each of the annotators that the masks of a source have places for."""
+    annotators = source.load(source.split("train")[0]).mask.shape[-1]
+    kind = fields.pop("matrices")
+    return ConfusionMatrices(annotators, len(source.classes), kind=kind, **fields)
+
+
 LABEL_MODELS: dict[str, MakeLabelModel] = {
     "pencil": plainly(Pencil),
+    "elr": plainly(EarlyLearning),
+    "co_teaching": plainly(CoTeaching),
+    "adele": plainly(Adele),
+    "confusion_matrices": confusion_matrices,
 }
 
 

@@ -101,7 +101,7 @@ def evaluate(out: str | Path) -> dict:
     with _locked(out, new=False):
         parts = build_parts(recipe, out)
         trained = keras.saving.load_model(out / "network.keras", compile=False)
-        parts.model.network.set_weights(trained.get_weights())
+        parts.model.served.set_weights(trained.get_weights())
         result = {**_read_metrics(out), "test": test_metrics(parts)}
         write_json_atomic(out / "metrics.json", result)
     print(metrics_table(result))
@@ -144,7 +144,7 @@ def _train_and_finish(parts: Parts, out: Path, verbose: int | None) -> dict:
             callbacks=[*_tensorboard(parts, out), saver],
         )
     seconds = time.monotonic() - begun
-    parts.model.network.save(out / "network.keras")
+    parts.model.served.save(out / "network.keras")
     return _finish(parts, saver, out, seconds)
 
 

@@ -90,13 +90,14 @@ ONE_MISTAKE = [
     (
         "readers: random",
         "readers: all_of_them",
-        "5: data.readers: got 'all_of_them', expected one of random, first, majority, staple, all, truth",
+        "5: data.readers: got 'all_of_them', expected one of random, first, majority, "
+        "staple, all, truth",
     ),
     (
         "readers: random",
         "readers: randon",
-        "5: data.readers: got 'randon', expected one of random, first, majority, staple, all, truth; "
-        "did you mean `random`?",
+        "5: data.readers: got 'randon', expected one of random, first, majority, "
+        "staple, all, truth; did you mean `random`?",
     ),
     (
         "kind: reader",
@@ -201,7 +202,8 @@ ONE_MISTAKE = [
     (
         "kind: pencil",
         "kind: pencl",
-        "21: method.kind: got 'pencl', expected one of supervised, pencil; did you mean `pencil`?",
+        "21: method.kind: got 'pencl', expected one of supervised, pencil, elr, co_teaching, "
+        "adele, confusion_matrices; did you mean `pencil`?",
     ),
     ("flip_margin: 0.2", "flip_margin: 1.5", f"22: method.flip_margin: got 1.5, {_OPEN}"),
     ("flip_margin: 0.2", "flip_margin: .nan", f"22: method.flip_margin: got nan, {_OPEN}"),

@@ -1,6 +1,7 @@
 """Label models: which label distribution the cost of a pixel is paid against."""
 
 from keras_robustseg._lazy import register as _register
+from keras_robustseg.labels._adele import Adele
 from keras_robustseg.labels._agreement import (
     class_masses,
     image_agreement,
@@ -20,7 +21,9 @@ from keras_robustseg.labels._closed_forms import (
     lambert_labels,
     optimal_labels,
 )
+from keras_robustseg.labels._co_teaching import CoTeaching, small_loss_selection
 from keras_robustseg.labels._confusion import ConfusionMatrices
+from keras_robustseg.labels._early_learning import EarlyLearning, early_learning_term
 from keras_robustseg.labels._fusion import majority_vote, soft_mean
 from keras_robustseg.labels._masks import (
     base_weights,
@@ -28,6 +31,7 @@ from keras_robustseg.labels._masks import (
     log_probabilities,
     num_classes_of,
 )
+from keras_robustseg.labels._memorization import memorization_begins
 from keras_robustseg.labels._pencil import (
     Pencil,
     PencilTerms,
@@ -58,10 +62,13 @@ from keras_robustseg.labels._transition import (
 )
 
 __all__ = [
+    "Adele",
+    "CoTeaching",
     "ConfusionMatrices",
     "DiskLabelStore",
     "DivergenceAmbiguity",
     "DivergencePenaltyAmbiguity",
+    "EarlyLearning",
     "LabelAmbiguity",
     "LabelStore",
     "Pencil",
@@ -72,6 +79,7 @@ __all__ = [
     "WassersteinAmbiguity",
     "base_weights",
     "class_masses",
+    "early_learning_term",
     "estimate_spatial_bias",
     "estimate_transition",
     "full_logits",
@@ -87,6 +95,7 @@ __all__ = [
     "log_probabilities",
     "majority_vote",
     "make_label_store",
+    "memorization_begins",
     "noisy_log_probabilities",
     "num_classes_of",
     "official_row_step",
@@ -95,6 +104,7 @@ __all__ = [
     "reference_agreement",
     "row_step",
     "signed_distance",
+    "small_loss_selection",
     "soft_mean",
     "staple",
     "transition_posterior",

@@ -7,6 +7,8 @@ are registered with Keras.
 from keras_robustseg._lazy import register as _register
 from keras_robustseg.models._hub import from_hub as from_hub
 from keras_robustseg.models._initial import SeededHeNormal as SeededHeNormal
+from keras_robustseg.models._mean import MeanPrediction as MeanPrediction
+from keras_robustseg.models._mean import mean_of_networks as mean_of_networks
 from keras_robustseg.models._normalize import FixedNormalization as FixedNormalization
 from keras_robustseg.models._predict import predict_probabilities as predict_probabilities
 from keras_robustseg.models._sizes import CropLike as CropLike

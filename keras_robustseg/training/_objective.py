@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_robustseg.labels import (
+    DiskLabelStore,
     LabelStore,
     base_weights,
     label_distribution,
@@ -192,6 +193,25 @@ def region_loss(log_p: Any, label: Any, weight: Any, region_weight: float) -> An
     if not region_weight or len(log_p.shape) == 2:
         return 0.0
     return region_weight * soft_dice(ops.exp(log_p), label, weight)
+
+
+def row_store(label_model: Any, setting: Setting, num_classes: int) -> LabelStore:
+    """Return the store of a label model with the settings `store` and `storage`.
+
+    Args:
+        label_model: its configuration.
+        setting: of the training.
+        num_classes: one more than the numbers that are kept for a pixel.
+
+    Raises:
+        ValueError: the shapes of the images are not known, or the rows do not fit.
+    """
+    name = type(label_model).__name__
+    shapes = setting.shapes(f"{name}(store={label_model.store!r}) keeps a row per pixel")
+    if label_model.store == "device":
+        return LabelStore(shapes, num_classes, storage=label_model.storage)
+    directory = setting.label_directory
+    return DiskLabelStore(shapes, num_classes, directory=directory, storage=label_model.storage)
 
 
 def pixel_rows(x: Any, store: LabelStore) -> tuple[Any, Any]:

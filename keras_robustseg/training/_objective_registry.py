@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from keras_robustseg.labels import Pencil
+from keras_robustseg.labels import Adele, ConfusionMatrices, CoTeaching, EarlyLearning, Pencil
 from keras_robustseg.training._label_objective import LabelObjective
 from keras_robustseg.training._objective import Objective, Setting
+from keras_robustseg.training._objective_adele import AdeleObjective
+from keras_robustseg.training._objective_co_teaching import CoTeachingObjective
+from keras_robustseg.training._objective_confusion import ConfusionObjective
+from keras_robustseg.training._objective_early_learning import EarlyLearningObjective
 
 _Make = Callable[[Any, Setting], Objective]
 
 OBJECTIVES: dict[type, _Make] = {
     Pencil: LabelObjective.make,
+    EarlyLearning: EarlyLearningObjective,
+    CoTeaching: CoTeachingObjective,
+    Adele: AdeleObjective,
+    ConfusionMatrices: ConfusionObjective,
 }
 
 
