@@ -83,11 +83,12 @@ def precision(p: np.ndarray, masks: np.ndarray, truths: np.ndarray) -> dict[str,
     ours = [image_severity(*pair, levels.haze) for pair in pairs]
     pixels = [pixel_severity(*pair, image_severity=s) for pair, s in zip(pairs, ours, strict=True)]
     confidence = [1 - self_confidence(*pair) for pair in pairs]
+    found = bad.any()  # extra objects alone may leave every Dice above .8
     return {
         "label Dice": float(np.mean(good)),
         "wrong masks": float(bad.mean()),
-        "masks, cleanlab": average_precision_score(bad, 1 - theirs),
-        "masks, ours": average_precision_score(bad, ours),
+        "masks, cleanlab": average_precision_score(bad, 1 - theirs) if found else np.nan,
+        "masks, ours": average_precision_score(bad, ours) if found else np.nan,
         "pixels, cleanlab": average_precision_score(wrong, np.concatenate(confidence).ravel()),
         "pixels, ours": average_precision_score(wrong, np.concatenate(pixels).ravel()),
     }

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_robustseg.errors import DataError
-from keras_robustseg.report._audit_write import check_free
 
 if TYPE_CHECKING:
     from keras_robustseg.data import Source
     from keras_robustseg.report import AuditData, AuditReport
 
-SPLITS = ("train", "val", "test")
+
+class Split(enum.StrEnum):
+    """Splits of a run's data."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+class Method(enum.StrEnum):
+    """Ways to score masks."""
+
+    regret = "regret"
+    cleanlab = "cleanlab"
 
 
 def audit(
@@ -75,6 +88,8 @@ def where_to_write(target: Path, out: str | Path | None = None) -> Path:
     Raises:
         StateError: it is not empty.
     """
+    from keras_robustseg.report._audit_write import check_free
+
     if out is None:
         out = target / "audit" if is_run(target) else target.with_name(f"{target.stem}-audit")
     check_free(Path(out))
@@ -87,8 +102,8 @@ def open_target(target: Path, data: str | Path | Source | None, split: str) -> A
     Raises:
         DataError, StateError: as `audit`.
     """
-    if split not in SPLITS:
-        raise DataError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}")
+    if split not in list(Split):
+        raise DataError(f"split: got {split!r}, expected one of {', '.join(Split)}")
     if not is_run(target):
         from keras_robustseg.report import open_predictions
 

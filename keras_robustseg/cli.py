@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from keras_robustseg import __version__
+from keras_robustseg._cli_audit import Method, Split
 from keras_robustseg.errors import RecipeError, RobustSegError, StateError
 from keras_robustseg.training._stop import StopRequested
 
@@ -51,21 +52,6 @@ class Format(enum.StrEnum):
     saved_model = "saved_model"
     onnx = "onnx"
     litert = "litert"
-
-
-class Split(enum.StrEnum):
-    """Splits of a run's data."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-
-
-class AuditMethod(enum.StrEnum):
-    """Ways to score masks."""
-
-    regret = "regret"
-    cleanlab = "cleanlab"
 
 
 RecipeName = Annotated[
@@ -215,7 +201,7 @@ def audit(
         ),
     ] = None,
     split: Annotated[Split, typer.Option(help="Which samples of a run.")] = Split.train,
-    method: Annotated[AuditMethod, typer.Option(help="How masks are scored.")] = AuditMethod.regret,
+    method: Annotated[Method, typer.Option(help="How masks are scored.")] = Method.regret,
     ignore_class: Annotated[
         int | None, typer.Option(help="Mask value that is void, besides -1 and 255.")
     ] = None,
