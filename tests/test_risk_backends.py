@@ -111,10 +111,13 @@ def test_jax_gives_the_same(tmp_path):
         np.testing.assert_allclose(found[f"{measure!r} gradient"], gradient, atol=2e-5)
 
 
-def test_two_replicas_have_the_risk_of_all_losses():
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_two_replicas_have_the_risk_of_all_losses(count):
     child = Path(__file__).with_name("risk_replica_child.py")
-    run = subprocess.run([sys.executable, str(child)], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, str(child), str(count)], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     differences = dict(line.rsplit(maxsplit=1) for line in run.stdout.splitlines())
-    assert len(differences) == 8
+    assert len(differences) == count
     assert all(float(value) < 1e-6 for value in differences.values()), differences

@@ -17,9 +17,14 @@ Step = Callable[..., tuple[Any, ...]]
 class Local:
     """Reductions over the last axis, which they keep with size 1.
 
+    Attributes:
+        longest_search: bound on the steps to a root.
+
     Example:
         `Local().sum(keras.ops.ones((2, 5)))  # shape (2, 1)`
     """
+
+    longest_search = 150
 
     def sum(self, x: Any) -> Any:
         """Return the sum."""
@@ -70,6 +75,9 @@ class AcrossReplicas(Local):
     Example:
         `CVaR(0.1)(losses, reduce=AcrossReplicas())`
     """
+
+    # Enough to halve the widest bracket to the precision of float32; most roots take 6 steps.
+    longest_search = 24
 
     def sum(self, x: Any) -> Any:
         """Return the sum over all replicas."""

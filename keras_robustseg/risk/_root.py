@@ -67,5 +67,6 @@ def increasing_root(
 
     start = ops.clip(start, low, high)
     state = (start, low + 0.0 * start, high + 0.0 * start, ops.full_like(start, float("inf")))
-    point, *_ = reduce.iterate(step, state, maximum, lambda *now: now[-1] != 0.0)
+    steps = min(maximum, reduce.longest_search)
+    point, *_ = reduce.iterate(step, state, steps, lambda *now: now[-1] != 0.0)
     return point
