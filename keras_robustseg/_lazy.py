@@ -46,6 +46,7 @@ def attach(
 PACKAGE = __name__.partition(".")[0]
 REGISTERED = (
     "labels",
+    "layers",
     "losses",
     "metrics._counting",
     "metrics._risk_metrics",

@@ -220,10 +220,11 @@ class DataBlock(Block):
     """Samples, readers and annotation noise."""
 
     source: Source
-    readers: Literal["random", "first", "majority", "all", "truth"] = Field(
+    readers: Literal["random", "first", "majority", "staple", "all", "truth"] = Field(
         "random",
-        description="which of several readers' masks is trained on; truth is the true mask, where "
-        "the source knows it, and noise is put on that",
+        description="which of several readers' masks is trained on; staple and majority are made "
+        "of all of them; truth is the true mask, where the source knows it, and noise is put on "
+        "that",
     )
     noise: tuple[Noise, ...] = Field(
         (), strict=False, max_length=20, description="mixture put on the masks; empty is none"

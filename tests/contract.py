@@ -63,6 +63,7 @@ LOSSES = [
     Case(losses.TLoss, {"nu": "likeliest", "dimension": 16}),
     Case(losses.ForwardCorrection, {"transition": 0.2}),
     Case(losses.BackwardCorrection, {"transition": 0.2}, bounded=False),
+    Case(losses.StochasticSegmentationLoss, {"num_classes": CLASSES, "num_samples": 4}),
     Case(losses.RobustSegmentationLoss),
     Case(
         losses.RobustSegmentationLoss,

@@ -15,7 +15,7 @@ from keras_robustseg.data._source import Example, Source
 from keras_robustseg.errors import DataError
 from keras_robustseg.metrics._overlap import majority_of_readers
 
-READERS = ("random", "first", "majority", "all")
+READERS = ("random", "first", "majority", "staple", "all")
 CACHES = ("memory", "disk", "none")
 
 
@@ -30,7 +30,8 @@ def choose_reader(mask: np.ndarray, readers: str, *, seed: int, sample_id: str) 
     Args:
         mask: int (*S, R), -1 void; a reader whose mask is all void did not see the image.
         readers: "random" (one of those who saw it, fixed per sample), "first", "majority"
-            (ties go to the lower class) or "all" (returned as they are).
+            (ties go to the lower class), "staple" (`labels.staple` of this sample's masks) or
+            "all" (returned as they are).
         seed: of the choice.
         sample_id: name of the sample.
 
@@ -47,6 +48,10 @@ def choose_reader(mask: np.ndarray, readers: str, *, seed: int, sample_id: str) 
         return mask[..., present[0] if len(present) else 0]
     if readers == "majority":
         return majority_of_readers(mask)
+    if readers == "staple":
+        from keras_robustseg.labels import staple  # loads Keras, which fast commands do without
+
+        return staple(mask).labels.astype(mask.dtype)
     if readers == "random":
         rng = np.random.default_rng([seed, sample_key(sample_id)])
         return mask[..., rng.choice(present)]

@@ -39,7 +39,8 @@ class ConfusionMatrices(keras.layers.Layer):
     Args:
         num_annotators: R, length of the last axis of the masks.
         num_classes: C.
-        kind: "global", one matrix per annotator; "pixel", one per annotator and pixel,
+        kind: "global", one matrix per annotator, for labels that are wrong wherever they are;
+            "pixel", one per annotator and pixel, for errors of the outline:
             T[k, y] = (1 - g_k) [k = y] + g_k sum_l a[k, l] b[l, y], with error rates g and label
             profiles b from three small dilated convolutions on image and prediction.
         rank: L, label profiles of kind="pixel".
@@ -55,7 +56,7 @@ class ConfusionMatrices(keras.layers.Layer):
 
     Example:
         ```python
-        matrices = ConfusionMatrices(num_annotators=4, num_classes=2)
+        matrices = ConfusionMatrices(num_annotators=4, num_classes=2, kind="global")
         model = RobustSegmenter(network, matrices)
         model.compile(keras.optimizers.Adam(2e-3))
         model.fit(images, masks, epochs=20)       # masks int (N, H, W, 4), -1 for no label
@@ -68,10 +69,10 @@ class ConfusionMatrices(keras.layers.Layer):
         num_annotators: int,
         num_classes: int,
         *,
-        kind: str = "global",
+        kind: str = "pixel",
         rank: int = 1,
         trace_weight: float = 0.01,
-        warmup: float = 0.1,
+        warmup: float = 0.3,
         trust: float = 0.9,
         width: int = 16,
         name: str = "confusion_matrices",
@@ -162,7 +163,8 @@ class ConfusionMatrices(keras.layers.Layer):
         Returns:
             (B, *S), 0 where there is no label, and (B, *S, C).
         """
-        votes = reader_votes(masks, self.num_annotators, self.num_classes)
+        shape = (self.num_annotators, self.num_classes)
+        votes = reader_votes(masks, *shape, rank=len(log_p.shape))
         self._need(image, log_p)
         likelihood, trace = self.table.likelihood(votes, image, log_p)
         learned = annotator_loss(log_p, votes, likelihood, trace, trace_weight=self.trace_weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from keras_robustseg.labels._masks import label_distribution
@@ -18,8 +19,8 @@ class ReaderVotes(NamedTuple):
     present: Any
 
 
-def reader_votes(masks: Any, num_annotators: int, num_classes: int) -> ReaderVotes:
-    """Read int masks (B, *S, R), -1 where a reader gave none; one reader also as (B, *S).
+def reader_votes(masks: Any, num_annotators: int, num_classes: int, *, rank: int) -> ReaderVotes:
+    """Read int masks (B, *S, R), -1 where a reader gave none; of one reader also (B, *S).
 
     An id of C or more gives NaN hits, as in `label_distribution`.
 
@@ -27,19 +28,22 @@ def reader_votes(masks: Any, num_annotators: int, num_classes: int) -> ReaderVot
         masks: class ids.
         num_annotators: R.
         num_classes: C.
+        rank: number of axes of the predictions (B, *S, C).
 
     Raises:
         ValueError: masks that are no integers, or of another number of readers.
     """
-    kind = str(ops.convert_to_tensor(masks).dtype)
-    readers = masks.shape[-1]
-    if "int" not in kind or (readers != num_annotators and num_annotators > 1):
+    masks = ops.convert_to_tensor(masks)
+    kind = keras.backend.standardize_dtype(masks.dtype)
+    if num_annotators == 1 and len(masks.shape) == rank - 1:
+        masks = ops.expand_dims(masks, -1)
+    if "int" not in kind or len(masks.shape) != rank or masks.shape[-1] != num_annotators:
         raise ValueError(
             "Confusion matrices need to know who said what. Expected integer masks of shape "
             f"(batch, *space, {num_annotators}), -1 where a reader gave none. "
             f"Received: shape={tuple(masks.shape)}, dtype={kind}"
         )
-    return ReaderVotes(*label_distribution(masks, num_classes, rank=len(masks.shape) + 1))
+    return ReaderVotes(*label_distribution(masks, num_classes, rank=rank + 1))
 
 
 def matrix_likelihood(log_matrices: Any, votes: ReaderVotes) -> Any:

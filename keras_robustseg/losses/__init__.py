@@ -24,6 +24,7 @@ from keras_robustseg.losses._soft_dice import (
     soft_dice,
     soft_dice_per_image,
 )
+from keras_robustseg.losses._stochastic import StochasticSegmentationLoss
 from keras_robustseg.losses._symmetric import (
     SymmetricCrossEntropy,
     reverse_cross_entropy,
@@ -63,6 +64,7 @@ __all__ = [
     "RobustSegmentationLoss",
     "SegmentationLoss",
     "SoftDice",
+    "StochasticSegmentationLoss",
     "SymmetricCrossEntropy",
     "TLoss",
     "TruncatedGCE",
