@@ -164,20 +164,16 @@ def image_shares(weights: Any) -> Any:
     return ops.divide_no_nan(weights, total)
 
 
-def top_share(gains: Any, reference: Any, *, split: bool = True) -> Any:
+def top_share(gains: Any, reference: Any) -> Any:
     """Return the distribution (..., C) on the largest gains that is nearest to the reference.
 
-    In proportion to the reference where it has mass there, else in equal parts, or all on the
-    first of them.
+    In proportion to the reference where it has mass there, else in equal parts.
     """
     top = ops.cast(gains >= ops.max(gains, axis=-1, keepdims=True), gains.dtype)
     own = top * reference
     inside = ops.sum(own, axis=-1, keepdims=True)
-    if split:
-        other = top / ops.maximum(ops.sum(top, axis=-1, keepdims=True), 1.0)
-    else:
-        other = ops.one_hot(ops.argmax(gains, axis=-1), gains.shape[-1], dtype=gains.dtype)
-    return ops.where(inside > 0, ops.divide_no_nan(own, inside), other)
+    equal = top / ops.maximum(ops.sum(top, axis=-1, keepdims=True), 1.0)
+    return ops.where(inside > 0, ops.divide_no_nan(own, inside), equal)
 
 
 def as_level(value: Any, like: Any) -> Any:

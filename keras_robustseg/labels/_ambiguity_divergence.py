@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_robustseg.labels._ambiguity_base import (
@@ -31,6 +32,7 @@ from keras_robustseg.labels._ambiguity_soft import (
     penalty_labels,
     shared_labels,
 )
+from keras_robustseg.labels._ambiguity_wasserstein import transported
 from keras_robustseg.risk._balls import DIVERGENCES, check_divergence
 from keras_robustseg.risk._measure import checked
 
@@ -151,15 +153,19 @@ class DivergenceAmbiguity(_DivergenceSet):
 
     def _hard(self, gains: Any, observed: Observed) -> tuple[Any, Any]:
         radius = as_level(self.radius, gains)
+        if self.per_image and self.divergence == "tv":
+            return _flipped_at_unit_cost(gains, observed, radius)
         if not self.per_image:
             flipped = flipped_share(self.divergence, radius, self.order)
         else:
             gaps = gap_of_label(observed.reference, gains)
             flipped = flipped_in_budget(self.divergence, gaps, observed.weights, radius)
-        return flip(observed.reference, gains, flipped, split=not self.per_image), 0.0
+        return flip(observed.reference, gains, flipped), 0.0
 
     def _soft(self, gains: Any, observed: Observed) -> tuple[Any, Any]:
         radius, reference = as_level(self.radius, gains), observed.reference
+        if self.per_image and self.divergence == "tv":
+            return _flipped_at_unit_cost(gains, observed, radius)
         if self.per_image:
             return shared_labels(gains, reference, observed.weights, self.divergence, radius), 0.0
         return ball_labels(gains, reference, self.divergence, radius, self.order), 0.0
@@ -225,3 +231,9 @@ class DivergencePenaltyAmbiguity(_DivergenceSet):
         config = super().get_config()
         config.pop("order")
         return {**config, "weight": saved(self.weight)}
+
+
+def _flipped_at_unit_cost(gains: Any, observed: Observed, radius: Any) -> tuple[Any, Any]:
+    """Total variation is transport at cost 1 from every class to every other."""
+    unit = 1.0 - np.eye(gains.shape[-1])
+    return transported(gains, observed, unit, radius=radius, per_image=True)

@@ -15,7 +15,6 @@ from keras import ops
 
 from keras_robustseg.labels._ambiguity_base import image_shares, spatial_axes, top_share
 from keras_robustseg.labels._ambiguity_rate import rates_at_budget
-from keras_robustseg.risk._cvar import cvar
 
 # The q that a penalty of weight w leaves to a class whose cost is g below the greatest is in
 # proportion to (w / g)^e.
@@ -89,17 +88,17 @@ def divergence_of_flip(divergence: str, flipped: Any) -> Any:
 def flipped_in_budget(divergence: str, gaps: Any, weights: Any, radius: Any) -> Any:
     """Return the d_i (B, *S) that solve  max sum_i p_i d_i g_i  s.t.  sum_i p_i D(d_i) <= radius.
 
-    p are the weights as shares of an image. "tv" is solved by the conditional value at risk: the
-    value is radius CVaR_radius(g).
+    p are the weights as shares of an image.
+
+    Args:
+        divergence: "reverse_kl", "hellinger" or "neyman".
+        gaps: g (B, *S).
+        weights: (B, *S) base weights.
+        radius: 0 or more.
 
     Example:
-        `flipped_in_budget("tv", gaps, weights, 0.05)`
+        `flipped_in_budget("hellinger", gaps, weights, 0.05)`
     """
-    if divergence == "tv":
-        flat = [ops.reshape(x, (ops.shape(x)[0], -1)) for x in (gaps, weights)]
-        tail = ops.minimum(radius, 1.0)
-        _, q = cvar(*flat, tail)
-        return ops.divide_no_nan(tail * ops.reshape(q, ops.shape(gaps)), image_shares(weights))
     shares, axes = image_shares(weights), spatial_axes(gaps)
 
     def fits(weight: Any) -> Any:
@@ -112,10 +111,10 @@ def flipped_in_budget(divergence: str, gaps: Any, weights: Any, radius: Any) -> 
     return flipped_at_weight(divergence, gaps, weight)
 
 
-def flip(reference: Any, gains: Any, flipped: Any, *, split: bool = True) -> Any:
+def flip(reference: Any, gains: Any, flipped: Any) -> Any:
     """Return (1 - d) y + d top: labels (B, *S, C) of which d went to the class of largest gain."""
     flipped = ops.expand_dims(flipped, -1) if len(ops.shape(flipped)) else flipped
-    return reference + flipped * (top_share(gains, reference, split=split) - reference)
+    return reference + flipped * (top_share(gains, reference) - reference)
 
 
 def gap_of_label(reference: Any, gains: Any) -> Any:

@@ -87,23 +87,20 @@ def penalty_labels(gains: Any, reference: Any, divergence: str, weight: Any) -> 
 def shared_labels(gains: Any, reference: Any, weights: Any, divergence: str, radius: Any) -> Any:
     """Return the q (B, *S, C) that maximises the mean of <q, gains> over the pixels of an image
 
-    under a bound on the mean of D(q, reference). "tv" is a conditional value at risk of all
-    (pixel, class) atoms; for the others the price of the divergence is found by bisection, each
-    step of which solves the penalised problem of every pixel.
+    under a bound on the mean of D(q, reference). The price of the divergence is found by
+    bisection, each step of which solves the penalised problem of every pixel.
 
     Args:
         gains: (B, *S, C).
         reference: (B, *S, C) label distributions, 0 at void pixels.
         weights: (B, *S) base weights.
-        divergence: a name of `risk.DivergencePenalty`.
+        divergence: a name of `risk.DivergencePenalty`, not "tv" (`flip_classes`).
         radius: 0 or more.
 
     Example:
         `shared_labels(gains, soft_labels, weights, "kl", 0.1)`
     """
     shares, axes, radius = image_shares(weights), spatial_axes(weights), as_level(radius, gains)
-    if divergence == "tv":
-        return _shared_flips(gains, reference, shares, radius)
     spread = ops.max(gains, axis=-1) - ops.min(gains, axis=-1)
     unit = ops.max(spread, axis=axes, keepdims=True)
     scaled = ops.divide_no_nan(gains, ops.expand_dims(unit, -1))
@@ -181,16 +178,3 @@ def _spilled(inside: Any, log_kept: Any, gains: Any, reference: Any) -> Any:
     present = ops.any(reference > 0, axis=-1, keepdims=True)
     spills = ops.logical_and(ops.logical_and(outside, present), mass < 1.0)
     return ops.where(spills, kept + (1.0 - mass) * top_share(gains, 0.0 * kept), inside)
-
-
-def _shared_flips(gains: Any, reference: Any, shares: Any, radius: Any) -> Any:
-    """Total variation: the mass of `radius` whose gap to the top of its pixel is largest."""
-    gap = ops.max(gains, axis=-1, keepdims=True) - gains
-    mass = ops.expand_dims(shares, -1) * reference
-    flat = [ops.reshape(x, (ops.shape(x)[0], -1)) for x in (gap, mass)]
-    tail = ops.minimum(radius, 1.0)
-    taken = tail * ops.reshape(cvar(*flat, tail)[1], ops.shape(gains))
-    taken = ops.divide_no_nan(taken, ops.expand_dims(shares, -1))
-    moved = ops.sum(taken, axis=-1, keepdims=True)
-    kept = ops.maximum(reference - taken, 0.0)
-    return kept + moved * top_share(gains, reference, split=False)

@@ -63,6 +63,51 @@ def best_flip_in_budget(gains: Any, prices: Any, budget: Any) -> Any:
     return near + share * (far - near)
 
 
+def transported(
+    gains: Any,
+    observed: Observed,
+    matrix: np.ndarray,
+    *,
+    radius: Any = None,
+    price: Any = None,
+    per_image: bool = False,
+) -> tuple[Any, Any]:
+    """Return the best labels (B, *S, C) that transport between classes gives, and its price.
+
+    Args:
+        gains: (B, *S, C).
+        observed: the labels.
+        matrix: ground cost (C, C), infinite where a flip is forbidden.
+        radius: budget of each pixel, or of the mean over an image.
+        price: of a unit of transport, instead of a radius.
+        per_image: whether the pixels of an image share the budget.
+
+    Example:
+        `transported(gains, observed, 1 - np.eye(3), radius=0.1)`
+    """
+    prices = ops.cast(matrix, gains.dtype)
+    if observed.hard:
+        prices = ops.take(prices, ops.argmax(observed.reference, axis=-1), axis=0)
+        if radius is not None and not per_image:
+            return best_flip_in_budget(gains, prices, radius), 0.0
+        prices, mass = ops.expand_dims(prices, -2), ops.ones_like(gains[..., :1])
+    else:
+        mass = observed.reference
+    payoffs = ops.expand_dims(gains, -2)
+    if price is None:
+        shares = ops.expand_dims(image_shares(observed.weights), -1) * mass if per_image else mass
+        least, pooled = float(np.min(matrix[matrix > 0], initial=np.inf)), len(shares.shape) - 1
+        flips = choose_in_budget(
+            payoffs, prices, shares, radius, least_price=least, pooled=pooled if per_image else 1
+        )
+    else:
+        flips = choose_at_rate(payoffs, prices, as_level(price, payoffs))
+    q = ops.sum(ops.expand_dims(mass, -1) * flips, axis=-2)
+    if price is None:
+        return q, 0.0
+    return q, as_level(price, gains) * ops.sum(mass * spent_on(flips, prices), axis=-1)
+
+
 @keras.saving.register_keras_serializable(package="keras_robustseg")
 class WassersteinAmbiguity(LabelAmbiguity):
     """Labels within a transport cost of the observed ones, the ground cost being between classes.
@@ -119,35 +164,8 @@ class WassersteinAmbiguity(LabelAmbiguity):
                 f"`cost` is for {len(self.matrix)} classes. Received: class costs of shape "
                 f"{tuple(gains.shape)}"
             )
-        prices = ops.cast(self.matrix, gains.dtype)
-        if observed.hard:
-            prices = ops.take(prices, ops.argmax(observed.reference, axis=-1), axis=0)
-            if self.radius is not None and not self.per_image:
-                return best_flip_in_budget(gains, prices, self.radius), 0.0
-            prices, mass = ops.expand_dims(prices, -2), ops.ones_like(gains[..., :1])
-        else:
-            mass = observed.reference
-        flips = self._flips(ops.expand_dims(gains, -2), prices, mass, observed)
-        q = ops.sum(ops.expand_dims(mass, -1) * flips, axis=-2)
-        if self.price is None:
-            return q, 0.0
-        paid = ops.sum(mass * spent_on(flips, prices), axis=-1)
-        return q, as_level(self.price, gains) * paid
-
-    def _flips(self, payoffs: Any, prices: Any, mass: Any, observed: Observed) -> Any:
-        """What each observed class is turned into, (B, *S, 1 or C, C)."""
-        if self.price is not None:
-            return choose_at_rate(payoffs, prices, as_level(self.price, payoffs))
-        if self.per_image:
-            mass = ops.expand_dims(image_shares(observed.weights), -1) * mass
-        return choose_in_budget(
-            payoffs,
-            prices,
-            mass,
-            self.radius,
-            least_price=float(np.min(self.matrix[self.matrix > 0], initial=np.inf)),
-            pooled=len(payoffs.shape) - 2 if self.per_image else 1,
-        )
+        budget = {"radius": self.radius, "price": self.price, "per_image": self.per_image}
+        return transported(gains, observed, self.matrix, **budget)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor; forbidden flips as None."""
