@@ -103,7 +103,7 @@ class RunData(AuditData):
         file = Path(self._scratch.name) / f"{number:08d}.npy"
         if not file.exists():
             patch = self._parts.recipe.evaluation.patch
-            np.save(file, predict_probabilities(self._parts.model.network, image, patch=patch))
+            np.save(file, predict_probabilities(self._parts.model.served, image, patch=patch))
         return np.load(file)
 
     def save_mask(self, sample: AuditSample, mask: np.ndarray, path_stem: Path) -> Path:
@@ -119,7 +119,7 @@ def _restored(run: Path, recipe: Recipe, scratch: Path) -> Parts:
     )
     parts = build_parts(light, scratch)
     trained = keras.saving.load_model(run / "network.keras", compile=False)
-    parts.model.network.set_weights(trained.get_weights())
+    parts.model.served.set_weights(trained.get_weights())
     if parts.model.label_store is not None:
         identity = {**parts.identity, "recipe": recipe.recipe_hash}
         saver = ExactResume(run, parts.train, identity=identity, stop=StopSignals())
