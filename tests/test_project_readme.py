@@ -23,7 +23,7 @@ PAGES = [
     ROOT / "benchmarks" / "RESULTS.md",
 ]
 # Pages whose blocks train a network or trace a graph for serving.
-SLOW = {"README.md", "docs/export.md", "docs/resume.md"}
+SLOW = {"README.md", "docs/export.md", "docs/methods.md", "docs/resume.md"}
 
 
 @dataclass(frozen=True)
