@@ -43,7 +43,7 @@ def figures() -> dict[str, Any]:
 
 def test_dice_is_that_of_the_predictions(figures: dict[str, Any]) -> None:
     source = build_source(toy())
-    indices = [i for i in source.split("test")]
+    indices = source.split("test")
     drawn = np.random.default_rng([3, 1]).permutation(len(indices))[:3]
     truth = [source.load(indices[i]).truth for i in sorted(drawn)]
     ones = [np.ones_like(mask) for mask in truth]
@@ -79,7 +79,9 @@ def test_seeds_are_told_apart(figures: dict[str, Any]) -> None:
 class Corrected(RobustSegmenter):
     """Turns one pixel of every mask."""
 
-    def corrected_labels(self, sample: int, mask: Any) -> np.ndarray:
+    has_belief = True
+
+    def corrected_labels(self, sample: int, mask: Any, image: Any = None) -> np.ndarray:
         turned = np.array(mask)
         turned[0, 0] = 1 - turned[0, 0]
         return np.eye(2)[turned]

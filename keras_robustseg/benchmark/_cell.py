@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_robustseg._run_build import Build, Parts, build_parts, split_indices
-from keras_robustseg._run_finish import given_mask
+from keras_robustseg._run_finish import corrected_mask, given_mask
 from keras_robustseg.benchmark._epochs import EpochScores, Predict, Split, network_argmax
 from keras_robustseg.benchmark._memory import remembered_source
 from keras_robustseg.data._ingest import choose_reader
@@ -184,7 +184,7 @@ def _label_figures(parts: Parts) -> dict[str, Any]:
     given, corrected, truth = [], [], []
     for number, index in enumerate(parts.train.ingest.indices):
         given.append(given_mask(parts, number))
-        corrected.append(_corrected(parts, number, given[-1]))
+        corrected.append(corrected_mask(parts, number))
         truth.append(_truth(parts.source.load(index)))
     classes = len(parts.source.classes)
     figures: dict[str, Any] = {"given": _dice(given, truth, classes)}
@@ -195,15 +195,6 @@ def _label_figures(parts: Parts) -> dict[str, Any]:
         figures["corrected"] = _dice(corrected, truth, classes)
         figures |= _changes(given, corrected, truth)
     return figures
-
-
-def _corrected(parts: Parts, number: int, given: np.ndarray) -> np.ndarray | None:
-    """The mask (*S) that a method ends with, None for a method that corrects none."""
-    try:
-        labels = parts.model.corrected_labels(number, parts.train.ingest.load(number)[1])
-    except ValueError:
-        return None
-    return np.where(given == VOID, VOID, np.asarray(labels).argmax(axis=-1))
 
 
 def _changes(given: list, corrected: list, truth: list) -> dict[str, int]:
