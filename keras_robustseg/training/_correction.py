@@ -18,6 +18,7 @@ from keras_robustseg.labels import (
 )
 from keras_robustseg.labels._pencil import LATEST_WARMUP
 from keras_robustseg.labels._store import _from_all_replicas, _scatter_add
+from keras_robustseg.losses import replica_count
 from keras_robustseg.training._objective import Clock
 
 EARLIEST = 0.1
@@ -159,7 +160,8 @@ class Correction(keras.layers.Layer):
         """Update the moving averages of 2 <p, yhat> and |p| + |yhat|; open what has flattened."""
         old, horizon = ops.convert_to_tensor(self.curves), ops.convert_to_tensor(self.horizon)
         rates = 1.0 / ops.maximum(ops.convert_to_tensor([_FAST, _SLOW], "float32") * horizon, 1.0)
-        new = old + rates[:, None, None] * (ops.stack([both, size])[None] - old)
+        seen = replica_count() * ops.stack([both, size])
+        new = old + rates[:, None, None] * (seen[None] - old)
         # Decided by the averages before this batch, which are the same on every replica.
         dice = old[:, 0] / ops.maximum(old[:, 1], 1e-37)
         past = ops.cast(self.clock.step, "float32")
@@ -177,7 +179,7 @@ class Correction(keras.layers.Layer):
     def _follow_masses(self, kept: Any, given: Any, finite: Any) -> None:
         old = ops.convert_to_tensor(self.masses)
         rate = 1.0 / ops.maximum(_MASS * ops.convert_to_tensor(self.horizon), 1.0)
-        new = old + rate * (ops.stack([kept, given]) - old)
+        new = old + rate * (replica_count() * ops.stack([kept, given]) - old)
         fell = ops.cast(old[0] < self.pencil.mass_floor * old[1], "float32")
         self.masses.assign(ops.where(finite, new, old))
         self.lost.assign(ops.maximum(self.lost, ops.where(finite, fell, 0.0)))

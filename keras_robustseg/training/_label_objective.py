@@ -22,6 +22,7 @@ from keras_robustseg.training._objective import (
     Clock,
     Objective,
     Setting,
+    of_all,
     output_shares,
     pixel_rows,
     read_batch,
@@ -151,7 +152,7 @@ class LabelObjective(Objective):
 
     def _value(self, log_p: Any, batch: Batch) -> Any:
         pixel = self._class_terms(log_p, batch)
-        total = ops.maximum(ops.sum(batch.weight), 1e-37)
+        total = ops.maximum(of_all(ops.sum(batch.weight)), 1e-37)
         loss = ops.sum(batch.weight[..., None] * pixel) / total
         label = ops.exp(batch.log_q)
         return loss + region_loss(log_p, label, batch.weight, self.region_weight)

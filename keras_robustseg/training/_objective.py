@@ -18,7 +18,9 @@ from keras_robustseg.labels import (
     label_distribution,
     log_probabilities,
 )
+from keras_robustseg.losses import replica_count
 from keras_robustseg.losses._soft_dice import class_ratio_per_image
+from keras_robustseg.risk._reduce import AcrossReplicas
 from keras_robustseg.training._teacher import Teacher
 
 
@@ -185,7 +187,7 @@ def output_shares(count: int) -> list[float]:
 def pixel_mean(values: Any, weight: Any) -> Any:
     """Return the weighted mean of pixel values (B, *S), 0 where nothing has weight."""
     values = ops.where(ops.not_equal(weight, 0), values, 0.0)
-    return ops.sum(weight * values) / ops.maximum(ops.sum(weight), 1e-37)
+    return ops.sum(weight * values) / ops.maximum(of_all(ops.sum(weight)), 1e-37)
 
 
 def region_loss(log_p: Any, label: Any, weight: Any, region_weight: float) -> Any:
@@ -203,7 +205,15 @@ def region_loss(log_p: Any, label: Any, weight: Any, region_weight: float) -> An
     values, images = class_ratio_per_image(
         (p - label) ** 2, p**2 + label**2, label, weight, empty="penalise"
     )
-    return region_weight * ops.divide_no_nan(ops.sum(values * images), ops.sum(images))
+    return region_weight * ops.divide_no_nan(ops.sum(values * images), of_all(ops.sum(images)))
+
+
+def of_all(total: Any) -> Any:
+    """Return the mean over replicas of a total weight: what each replica divides its part by.
+
+    With the replica's own total, a replica of little weight would count as much as the others.
+    """
+    return AcrossReplicas().sum(ops.reshape(total, (1,)))[0] / replica_count()
 
 
 def row_store(label_model: Any, setting: Setting, num_classes: int) -> LabelStore:
