@@ -14,6 +14,7 @@ from keras_robustseg._recipe_fields import Block, number, whole
 from keras_robustseg._recipe_losses import RobustLoss
 from keras_robustseg._recipe_pencil import Pencil
 from keras_robustseg._recipe_rivals import Adele, CoTeaching, Elr
+from keras_robustseg._recipe_robust import Robust
 
 _SHARE = Annotated[float, number(ge=0, le=1)]
 
@@ -49,7 +50,8 @@ class Gjs(Block):
 
 
 Loss = Annotated[
-    CrossEntropy | SoftDice | CrossEntropyDice | Gjs | RobustLoss, Field(discriminator="kind")
+    CrossEntropy | SoftDice | CrossEntropyDice | Gjs | RobustLoss | Robust,
+    Field(discriminator="kind"),
 ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from keras_robustseg._run_robust import robust_loss
 from keras_robustseg.data import Source
 from keras_robustseg.errors import RecipeError
 from keras_robustseg.labels import Adele, ConfusionMatrices, CoTeaching, EarlyLearning, Pencil
@@ -54,6 +55,7 @@ LOSSES: dict[str, MakeLoss] = {
     "t_loss": plainly(TLoss),
     "forward_correction": plainly(ForwardCorrection),
     "backward_correction": plainly(BackwardCorrection),
+    "robust": robust_loss,
 }
 
 

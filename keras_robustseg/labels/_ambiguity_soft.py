@@ -140,7 +140,7 @@ def label_divergence(q: Any, reference: Any, divergence: str, order: float | Non
     if divergence == "chi2":
         return ops.sum(ops.where(on, change / y, ops.where(q > 0, float("inf"), 0.0)), axis=-1)
     log_ratio = ops.where(on, ops.log(ops.maximum(q, floor)) - ops.log(y), 0.0)
-    if divergence == "renyi":
+    if order is not None:
         moment = ops.sum(ops.where(on, y * ops.exp(order * log_ratio), 0.0), axis=-1)
         return ops.log(ops.maximum(moment, floor)) / (order - 1.0)
     # Sums of terms that are not negative: the entropies alone cancel.

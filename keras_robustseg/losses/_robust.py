@@ -150,10 +150,12 @@ _PARTS = ("label_model", "pixel_risk", "image_risk")
 def _check_parts(
     label_model: Any, pixel_risk: Any, image_risk: Any, pixel_pool: str, scope: str
 ) -> None:
-    kinds = {"label_model": LabelAmbiguity, "pixel_risk": RiskMeasure, "image_risk": RiskMeasure}
-    for (name, kind), part in zip(
-        kinds.items(), (label_model, pixel_risk, image_risk), strict=True
-    ):
+    parts: tuple[tuple[str, Any, type], ...] = (
+        ("label_model", label_model, LabelAmbiguity),
+        ("pixel_risk", pixel_risk, RiskMeasure),
+        ("image_risk", image_risk, RiskMeasure),
+    )
+    for name, part, kind in parts:
         if part is not None and not isinstance(part, kind):
             raise ValueError(f"`{name}` must be None or a {kind.__name__}. Received: {part!r}")
     if pixel_pool not in ("image", "batch") or scope not in ("global", "replica"):

@@ -52,8 +52,8 @@ def compose(
     """
     reduce: Local = AcrossReplicas() if scope == "global" else LOCAL
     if pool == "batch" and pixel_risk is not None:
-        flat = [ops.reshape(x, (1, -1)) for x in (losses, weights)]
-        risk, q = pixel_risk.solve(*flat, reduce)
+        row = (1, -1)
+        risk, q = pixel_risk.solve(ops.reshape(losses, row), ops.reshape(weights, row), reduce)
         ratio = _ratio(ops.reshape(q, ops.shape(losses)), weights, ops.sum(weights), scope)
         return _composed(ops.squeeze(risk, 0), ratio, losses, weights, reduce)
     image = ops.sum(weights, axis=-1)
