@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -10,7 +10,7 @@ from keras_robustseg._recipe_fields import Block, number, several, wrong
 
 _SHARE = Annotated[float, number(ge=0, le=1)]
 _REGION = Field(0.0, description="weight of a Dice term against the masks that are trained on")
-_STORE = Field("device", description="where the numbers of each pixel are kept")
+_STORE: Any = Field("device", description="where the numbers of each pixel are kept")
 _SCALES = several(number(gt=0, le=4), "a list of factors such as [0.7, 1, 1.5]", distinct=True)
 
 

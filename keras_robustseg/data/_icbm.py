@@ -66,7 +66,7 @@ class Icbm152TissueSource(Source):
     kind: ClassVar[str] = "icbm152_tissue"
     name = "ICBM152 tissue"
     channels = 1
-    classes = ("background", "csf/rest", "grey", "white")
+    classes: tuple[str, ...] = ("background", "csf/rest", "grey", "white")
     notice = ICBM_NOTICE
 
     def __init__(

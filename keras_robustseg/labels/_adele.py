@@ -200,8 +200,8 @@ class Adele:
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         names = ("confidence", "slope_drop", "consistency", "gate", "scales")
-        names = (*names, "class_constraint", "repeat", "store", "storage")
-        return {name: getattr(self, name) for name in names}
+        others = ("class_constraint", "repeat", "store", "storage")
+        return {name: getattr(self, name) for name in (*names, *others)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Adele:

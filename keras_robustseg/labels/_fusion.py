@@ -22,8 +22,8 @@ class VotePatterns(NamedTuple):
     """
 
     votes: np.ndarray
-    index: np.ndarray
-    count: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]
+    count: np.ndarray  # type: ignore[assignment]
 
     def shares(self, num_classes: int) -> np.ndarray:
         """Return float64 (P, C), the share of the present readers for each class; 0 for none."""
@@ -167,7 +167,7 @@ def majority_vote(
     winners = share == share.max(axis=-1, keepdims=True)
     if prior is not None and prior.ndim > 1:
         winner = np.where(winners[seen.index], prior, -np.inf).argmax(axis=-1)
-        return np.where(share.any(axis=-1)[seen.index], winner, VOID).astype("int32")
+        return np.where(np.any(share, axis=-1)[seen.index], winner, VOID).astype("int32")
     winner = np.where(winners, 0.0 if prior is None else prior, -np.inf).argmax(axis=-1)
     if prior is None and ties == "void":
         winner[winners.sum(axis=-1) > 1] = VOID

@@ -56,7 +56,7 @@ def fit_curve(values: Sequence[float] | np.ndarray) -> Curve:
 
     def best(shape: np.ndarray) -> Curve:
         rise = Curve(1.0, shape[0], np.exp(shape[1])).value(t) * weight
-        a = (rise @ (y * weight)) / max(rise @ rise, 1e-300)
+        a = float(rise @ (y * weight)) / max(float(rise @ rise), 1e-300)
         return Curve(float(np.clip(a, 0.0, 1.0)), float(shape[0]), float(np.exp(shape[1])))
 
     fits = [

@@ -120,7 +120,7 @@ def staple(
         seen = _every_pixel(ids)
         prior = prior.reshape(-1, classes)
     step, iterations, change = _maximise(seen, classes, prior, max_iterations, tolerance)
-    rows = np.where((seen.votes >= 0).any(axis=-1)[:, None], step.posterior, 0.0)
+    rows = np.where(np.any(seen.votes >= 0, axis=-1, keepdims=True), step.posterior, 0.0)
     return StapleResult(
         *step[:3], step.log_likelihood, iterations, change <= tolerance, rows, seen.index
     )
