@@ -64,7 +64,8 @@ def test_every_risk(name, kind):
 def test_defaults_are_the_mean():
     from keras_robustseg.losses import RobustSegmentationLoss
 
-    assert made("").get_config() == RobustSegmentationLoss().get_config()
+    found, expected = (x.get_config() for x in (made(""), RobustSegmentationLoss()))
+    assert {**found, "name": ""} == {**expected, "name": ""}
 
 
 def test_settings_reach_the_loss():
