@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ _COST = several(
     "a square list of rows of numbers of 0 or more, null where a flip is forbidden",
     least=2,
 )
-_STANCE = Field("pessimistic", description="against the worst, or with the best case")
+_STANCE: Any = Field("pessimistic", description="against the worst, or with the best case")
 
 
 # Sets of labels ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from keras_robustseg import risk
@@ -47,7 +48,7 @@ def robust_loss(fields: dict[str, Any], source: Source) -> RobustSegmentationLos
     return RobustSegmentationLoss(label_model=label_model, **risks, **fields)
 
 
-def _part(kinds: dict[str, type], block: dict[str, Any] | None) -> Any:
+def _part(kinds: Mapping[str, type], block: dict[str, Any] | None) -> Any:
     """The object of a block; None for the mean and for labels as given."""
     given = dict(block or {})
     kind = kinds.get(given.pop("kind", ""))
