@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_robustseg.risk._cvar import weights_on_top
 from keras_robustseg.risk._root import At, increasing_root
 from keras_robustseg.risk._rows import Rows, epsilon, tiny
 
@@ -32,22 +31,28 @@ class _Moments(NamedTuple):
 def power_ball_weights(of: Rows, order: float, radius: Any) -> Any:
     """Return the worst-case weights q (..., n) of the ball R_order(q || p) <= radius (..., 1)."""
     radius = ops.maximum(radius, 0.0)
-    largest = weights_on_top(of)
-    limit = _largest_radius(of, order)
+    full = radius >= _largest_radius(of, order)
+    none = ops.logical_or(radius <= 0.0, of.spread <= 0.0)
     held = ops.clip(radius, epsilon(of.gaps) ** 2, 1e6)
-    w, _, _ = _profile(of.gaps * _scale(of, order, held), order)
-    q = of.probability * w
-    q = q / ops.maximum(of.reduce.sum(q), tiny(q))
-    q = ops.where(radius >= limit, largest, q)
-    return ops.where(ops.logical_or(radius <= 0.0, of.spread <= 0.0), of.probability, q)
+    x = _scale(of, order, held, ops.logical_or(full, none))
+    # The scale at which all is on the greatest loss, and the one at which nothing is moved.
+    x = ops.where(full, math.exp(_highest(of)) * ops.ones_like(x), x)
+    w, _, _ = _profile(of.gaps * ops.where(none, ops.zeros_like(x), x), order)
+    q = of.share * w
+    return q / ops.maximum(of.reduce.sum(q), tiny(q))
+
+
+def _highest(of: Rows) -> float:
+    """Greatest log x that is looked at."""
+    return 80.0 if epsilon(of.gaps) < 1e-10 else 40.0
 
 
 def _largest_radius(of: Rows, order: float) -> Any:
     """R_k of the base weights restricted to the greatest loss; no larger ball differs."""
-    p = of.probability
-    mass = of.reduce.sum(ops.where(ops.equal(of.gaps, 0.0), p, ops.zeros_like(p)))
-    limit = -ops.log(ops.maximum(mass, tiny(p))) / max(order, 1e-3)
-    return limit if order > 0 else ops.full_like(limit, float("inf"))
+    if order <= 0:
+        return ops.full_like(of.total, float("inf"))
+    on_top = ops.where(ops.equal(of.gaps, 0.0), of.share, ops.zeros_like(of.share))
+    return ops.log(of.total / ops.maximum(of.reduce.sum(on_top), tiny(of.gaps))) / order
 
 
 def _profile(y: Any, order: float) -> tuple[Any, Any, Any]:
@@ -73,56 +78,79 @@ def _profile(y: Any, order: float) -> tuple[Any, Any, Any]:
     return w, lost, ops.where(inside, steep, ops.zeros_like(y))
 
 
-def _moments(of: Rows, order: float, x: Any) -> _Moments:
-    g, p = of.gaps, of.probability
-    w, lost, steep = _profile(g * x, order)
-    pg = p * g
-    terms = [p * w, pg * w, p * lost, p * steep, pg * steep, pg * g * steep]
-    if order == 0.0:
-        terms.append(p * ops.log1p(g * x))
-    total, first, change, z, z1, z2, *logs = of.reduce.sums(terms)
-    total = ops.maximum(total, tiny(total))
-    gap = first / total
+def _moments(of: Rows, order: float, x: Any, powers: tuple[Any, Any, Any]) -> _Moments:
+    sums = _sums_chi2 if order == 2.0 else _sums
+    total, gap, change, varied, logs = sums(of, order, x, powers)
     # log S, and log(sum p w^k / S), each by its change from 1 while that is the exact one.
     log_total = ops.where(change > -0.5, ops.log1p(ops.maximum(change, -0.5)), ops.log(total))
-    kept = ops.maximum(1.0 - (order - 1.0) * x * gap, tiny(total))
+    lost = ops.maximum(-(order - 1.0) * x * gap, tiny(total) - 1.0)
     if order == 1.0:
         divergence = -x * gap - log_total
     elif order == 0.0:
-        divergence = logs[0] + log_total
+        divergence = logs + log_total
     else:
-        log_kept = ops.log1p(ops.maximum(-(order - 1.0) * x * gap, tiny(total) - 1.0))
-        divergence = (log_kept - (order - 1.0) * log_total) / (order * (order - 1.0))
-    variance = ops.maximum(z * z2 - z1 * z1, 0.0) / (total * total)
-    noise = 4.0 * epsilon(g) * ops.minimum(x, 1.0)
+        divergence = (ops.log1p(lost) - (order - 1.0) * log_total) / (order * (order - 1.0))
+    variance = ops.maximum(varied, 0.0) / (total * total)
+    kept = ops.maximum(1.0 + lost, tiny(total))
+    noise = 4.0 * epsilon(total) * ops.minimum(x, 1.0)
     return _Moments(divergence, x * (x * (variance / kept)), noise)
 
 
-def _start(of: Rows, order: float, radius: Any) -> Any:
+def _sums(of: Rows, order: float, x: Any, powers: tuple[Any, Any, Any]) -> tuple[Any, ...]:
+    """S, the mean gap under q, S - 1, z z2 - z1^2 of the moments z of the slope, sum p log u."""
+    p, pg, pgg = powers
+    w, lost, steep = _profile(of.gaps * x, order)
+    terms = [p * w, pg * w, p * lost, pgg * steep]
+    if order != 1.0:  # where the slope is not w itself
+        terms += [p * steep, pg * steep]
+    if order == 0.0:
+        terms.append(p * ops.log1p(of.gaps * x))
+    total, first, change, z2, *more = (s / of.total for s in of.reduce.sums(terms))
+    total = ops.maximum(total, tiny(total))
+    z, z1 = more[:2] if order != 1.0 else (total, first)
+    return total, first / total, change, z * z2 - z1 * z1, more[-1] if more else 0.0
+
+
+def _sums_chi2(of: Rows, _: float, x: Any, powers: tuple[Any, Any, Any]) -> tuple[Any, ...]:
+    """The same for w = (1 - y)_+, all from three moments of the losses that keep a weight."""
+    active = ops.cast(of.gaps * x < 1.0, of.gaps.dtype)
+    sums = of.reduce.sums([active * power for power in powers])
+    z, z1, z2 = (s / of.total for s in sums)
+    # While all are active, z is 1; its rounding would swamp a small divergence.
+    dropped = ops.where(x < 1.0, ops.zeros_like(z), z - 1.0)
+    change = dropped - x * z1
+    total = ops.maximum(1.0 + change, tiny(z))
+    return total, (z1 - x * z2) / total, change, z * z2 - z1 * z1, 0.0
+
+
+def _start(of: Rows, order: float, radius: Any, powers: tuple[Any, Any, Any]) -> Any:
     """log x at which the variance of q / p, to first order, fits the radius."""
-    p, floor = of.probability, tiny(of.gaps)
-    mean = of.reduce.sum(p * of.gaps)
-    variance = of.reduce.sum(p * (of.gaps - mean) * (of.gaps - mean))
-    x = ops.sqrt(2.0 * radius / ops.maximum(variance, floor))
+    mean, square = (s / of.total for s in of.reduce.sums(powers[1:]))
+    variance = ops.maximum(square - mean * mean, epsilon(radius) * square)
+    x = ops.sqrt(2.0 * radius / ops.maximum(variance, tiny(radius)))
     return ops.log(x) - ops.log(ops.maximum(1.0 + (order - 1.0) * mean * x, 0.1))
 
 
-def _scale(of: Rows, order: float, radius: Any) -> Any:
-    """The scale x (..., 1) with R_k = radius: Newton's method on log R_k as a function of log x."""
-    start = _start(of, order, radius)
+def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
+    """The scale x (..., 1) with R_k = radius: Newton's method on log R_k as a function of log x.
+
+    Rows that are `held` need none.
+    """
+    first = of.share * of.gaps
+    powers = (of.share, first, first * of.gaps)
+    start = _start(of, order, radius, powers)
     low = ops.minimum(0.5 * ops.log(radius), start) - 8.0 - math.log1p(abs(order - 1.0))
-    double = epsilon(radius) < 1e-10
     # From order 2 on the divergence has kinks, where a last step is no better than the one before.
-    tolerance = 16.0 * epsilon(radius) if order >= 2 else 1e-7 if double else 1e-4
-    held = ops.logical_or(of.spread <= 0.0, radius >= _largest_radius(of, order))
+    loose, tight = (1e-7, 1e-14) if epsilon(radius) < 1e-10 else (1e-4, 2e-6)
+    tolerance = tight if order >= 2 else loose
     floor = tiny(radius)
 
     def excess(at: Any) -> At:
-        now = _moments(of, order, ops.exp(at))
+        now = _moments(of, order, ops.exp(at), powers)
         error = ops.log(ops.maximum(now.divergence, floor) / radius)
         near = ops.abs(now.divergence - radius) <= tolerance * radius + now.noise
         step = -error * now.divergence / ops.maximum(now.slope, floor)
         return At(error, step, ops.logical_or(near, held))
 
-    high = ops.full_like(start, 80.0 if double else 40.0)
+    high = ops.full_like(start, _highest(of))
     return ops.exp(increasing_root(excess, start, low, high, reduce=of.reduce, maximum=_MAXIMUM))

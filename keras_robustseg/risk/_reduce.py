@@ -93,7 +93,7 @@ class AcrossReplicas(Local):
 
     def sums(self, xs: Sequence[Any]) -> list[Any]:
         """Return several sums by one exchange."""
-        local = [ops.sum(x, axis=-1, keepdims=True) for x in xs]
+        local = [Local.sum(self, x) for x in xs]
         return list(ops.unstack(_all_sum(ops.stack(local)), len(local)))
 
     def iterate(

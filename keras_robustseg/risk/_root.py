@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_robustseg.risk._reduce import Local
+from keras_robustseg.risk._rows import epsilon
 
 
 class At(NamedTuple):
@@ -52,6 +53,8 @@ def increasing_root(
         maximum=9)`
     """
 
+    rounding = epsilon(start)
+
     def step(at: Any, low: Any, high: Any, before: Any) -> tuple[Any, ...]:
         now = function(at)
         below = now.error < 0
@@ -61,7 +64,10 @@ def increasing_root(
         error = ops.abs(now.error)
         sound = ops.logical_and(inside, error < 0.5 * before)
         middle = 0.5 * (low + high)
-        last = ops.logical_or(now.near, ops.logical_or(middle <= low, middle >= high))
+        # No further step can be told from rounding.
+        settled = ops.abs(now.step) <= rounding * (1.0 + ops.abs(at))
+        narrow = ops.logical_or(middle <= low, middle >= high)
+        last = ops.logical_or(ops.logical_or(now.near, settled), narrow)
         moved = ops.where(ops.where(last, inside, sound), newton, ops.where(last, at, middle))
         return moved, low, high, ops.where(last, ops.zeros_like(error), error)
 

@@ -18,6 +18,9 @@ class Rows(NamedTuple):
 
     Attributes:
         losses: (..., n) as given, 0 where they do not count; the gradient goes through these.
+        share: (..., n) base weights as given. Whole numbers add up without rounding: sums over
+            many losses are best taken of these.
+        total: (..., 1) their sum, or 1.
         probability: (..., n) base weights over their sum.
         gaps: (..., n) (top - losses) / spread in [0, 1]; 0 where they do not count.
         counted: bool (..., n), or None where all count.
@@ -30,6 +33,8 @@ class Rows(NamedTuple):
     """
 
     losses: Any
+    share: Any
+    total: Any
     probability: Any
     gaps: Any
     counted: Any
@@ -95,29 +100,32 @@ def rows(losses: Any, weights: Any = None, reduce: Local = LOCAL) -> Rows:
         losses = ops.where(counted, losses, ops.zeros_like(losses))
     total = reduce.sum(share)
     empty = ops.equal(total, 0.0)
-    probability = share / ops.where(empty, ops.ones_like(total), total)
-    return _with_statistics(losses, probability, counted, empty, reduce)
+    total = ops.where(empty, ops.ones_like(total), total)
+    return _with_statistics(losses, share, total, counted, empty, reduce)
 
 
 def _with_statistics(
-    losses: Any, probability: Any, counted: Any, empty: Any, reduce: Local
+    losses: Any, share: Any, total: Any, counted: Any, empty: Any, reduce: Local
 ) -> Rows:
     fixed = ops.stop_gradient(losses)
+    probability = share / total
     mean = reduce.sum(probability * fixed)
     # A maximum may pass over a NaN; a sum cannot.
     broken = ops.logical_not(ops.isfinite(mean))
-    calm = ops.where(broken, ops.zeros_like(fixed), fixed)
-    high, low = calm, calm
+    high, low = fixed, fixed
     if counted is not None:
-        high = ops.where(counted, calm, ops.full_like(calm, -_INFINITY))
-        low = ops.where(counted, calm, ops.full_like(calm, _INFINITY))
+        high = ops.where(counted, fixed, ops.full_like(fixed, -_INFINITY))
+        low = ops.where(counted, fixed, ops.full_like(fixed, _INFINITY))
     top, bottom = reduce.max(high), reduce.min(low)
-    top = ops.where(empty, ops.zeros_like(top), top)
-    spread = ops.where(empty, ops.zeros_like(top), top - bottom)
-    gaps = (top - calm) / ops.where(spread > 0, spread, ops.ones_like(spread))
+    without = ops.logical_or(empty, broken)
+    top = ops.where(without, ops.zeros_like(top), top)
+    spread = ops.where(without, ops.zeros_like(top), top - bottom)
+    gaps = (top - fixed) / ops.where(spread > 0, spread, ops.ones_like(spread))
     if counted is not None:
         gaps = ops.where(counted, gaps, ops.zeros_like(gaps))
-    return Rows(losses, probability, gaps, counted, top, spread, mean, broken, empty, reduce)
+    return Rows(
+        losses, share, total, probability, gaps, counted, top, spread, mean, broken, empty, reduce
+    )
 
 
 def answer(of: Rows, q: Any, charge: Any = 0.0) -> tuple[Any, Any]:
@@ -132,17 +140,32 @@ def answer(of: Rows, q: Any, charge: Any = 0.0) -> tuple[Any, Any]:
         q: (..., n) worst-case weights.
         charge: (..., 1) what the objective takes off, in units of the loss.
     """
-    q = ops.stop_gradient(ops.where(of.broken, of.probability * float("nan"), q))
+    ones = ops.ones_like(of.top)
+    q = q * ops.where(of.broken, ones * float("nan"), ones)
     if of.counted is not None:
         q = ops.where(of.counted, q, ops.zeros_like(q))
-    gap = of.reduce.sum(q * of.gaps)
-    value = of.top - of.spread * gap - charge
+    q = ops.stop_gradient(q)
+    # Not <q, l>: that would round at the scale of the losses, not of their spread.
+    value = of.top - of.spread * of.reduce.sum(q * of.gaps) - charge
     value = ops.where(of.broken, of.mean, value)
     value = ops.stop_gradient(ops.where(of.empty, ops.zeros_like(value), value))
-    # Not <q, l>: that would round at the scale of the losses, not of their spread.
-    moved = ops.sum(q * (of.losses - ops.stop_gradient(of.losses)), axis=-1, keepdims=True)
-    moved = ops.where(of.broken, ops.zeros_like(moved), moved)
-    return ops.squeeze(value + moved, axis=-1), q
+    return with_gradient(of.losses, ops.squeeze(value, axis=-1), q), q
+
+
+@ops.custom_gradient
+def with_gradient(losses: Any, value: Any, q: Any) -> Any:
+    """Return the value (...,) with gradient q (..., n) to the losses.
+
+    Example:
+        `with_gradient(losses, keras.ops.max(losses, -1), q)`
+    """
+    del losses
+
+    def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
+        upstream = arguments[0] if upstream is None else upstream
+        return q * ops.expand_dims(upstream, -1), ops.zeros_like(value), ops.zeros_like(q)
+
+    return value, gradient
 
 
 def signed(losses: Any, stance: str) -> Any:
