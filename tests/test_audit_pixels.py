@@ -224,7 +224,7 @@ def test_nothing_is_an_issue_where_predictions_and_masks_agree(rng):
 def test_nth_smallest_is_exact(rng, dtype):
     parts = [rng.random(n).astype(dtype) for n in (1, 50, 200)]
     parts[1][:20] = parts[1][20]  # ties
-    parts[2][:3] = 0, 1, 1e-30
+    parts[2][:4] = 0, 1, 1e-30, -0.0
     pooled = np.sort(np.concatenate(parts))
     for n in (1, 2, 25, 100, len(pooled)):
         assert nth_smallest(lambda: iter(parts), n) == pooled[n - 1]

@@ -124,7 +124,8 @@ def nth_smallest(passes: Callable[[], Iterable[np.ndarray]], n: int) -> float:
     for level in (2, 1, 0):
         counts = np.zeros(1 << _DIGITS, np.int64)
         for values in passes():
-            bits = np.ascontiguousarray(values, np.float64).ravel().view(np.int64)
+            # Rounding may leave -0.0 or -1e-9, whose sign bit would sort them last.
+            bits = np.abs(np.asarray(values, np.float64)).ravel().view(np.int64)
             bits = bits[(bits >> _DIGITS * (level + 1)) == prefix]
             digits = (bits >> _DIGITS * level) & ((1 << _DIGITS) - 1)
             counts += np.bincount(digits, minlength=len(counts))
