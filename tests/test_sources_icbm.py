@@ -105,12 +105,25 @@ def test_windows_of_other_sizes(volumes, size):
     assert example.image.sum() == part.sum()
 
 
+@pytest.mark.parametrize(("parcels", "dims"), [(1, 2), (3, 2), (4, 3)])
+def test_parcels_cut_every_tissue_from_back_to_front(volumes, parcels, dims):
+    whole = Icbm152TissueSource(downsample=4, dims=dims).load(1).mask[..., 0]
+    source = Icbm152TissueSource(downsample=4, dims=dims, parcels=parcels)
+    cut = source.load(1).mask[..., 0]
+    assert len(source.classes) == len(set(source.classes)) == 1 + 3 * parcels
+    tissue = np.where(cut > 0, (cut - 1) // parcels + 1, 0)
+    np.testing.assert_array_equal(tissue, whole)
+    rows = np.broadcast_to(np.arange(48)[:, None] * parcels // 48, cut.shape)
+    np.testing.assert_array_equal(((cut - 1) % parcels)[cut > 0], rows[cut > 0])
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"size": (4, 64)}, r"source\.size: got \(4, 64\)"),
         ({"dims": 4}, r"source\.dims: got 4, expected 2 or 3"),
         ({"downsample": 7}, r"source\.downsample: got 7, expected a divisor"),
+        ({"parcels": 0}, r"source\.parcels: got 0"),
     ],
 )
 def test_wrong_fields_say_what_was_expected(fields, message):
