@@ -178,11 +178,12 @@ def test_recipe_commands(tmp_path, monkeypatch):
 
 
 def test_recipe_errors_are_listed_one_a_line_and_nothing_is_left(calls):
-    Path("my.yaml").write_text("name: x\nmethod: {kind: pencil}\ntraining: {epochs: 0}\n")
+    Path("my.yaml").write_text(
+        "name: x\nmethod: {kind: pencil, trust: 0.1, alpha: 0.1}\ntraining: {epochs: 0}\n"
+    )
     result = _invoke("train", "my.yaml", code=2)
     assert result.stderr.splitlines() == [
-        "error: my.yaml:2: method: got none of them, expected exactly one of flip_margin, trust, "
-        "alpha",
+        "error: my.yaml:2: method: got trust and alpha, expected one of flip_margin, trust, alpha",
         "error: my.yaml:3: training.epochs: got 0, expected a whole number from 1 to 1000000",
         "error: my.yaml: data: missing, and it has no default",
     ]

@@ -12,8 +12,8 @@ _INFINITY_BITS = 0x7F800000
 
 def forget_rate_at(step: Any, ramp_end: Any, forget_rate: float) -> Any:
     """Return R(t) = forget_rate min(t / ramp_end, 1), the share of pixels left out at step t."""
-    done = ops.cast(step, "float32") / ops.maximum(ops.cast(ramp_end, "float32"), 1.0)
-    return forget_rate * ops.minimum(done, 1.0)
+    step, end = ops.cast(step, "float32"), ops.cast(ramp_end, "float32")
+    return forget_rate * ops.where(step < end, step / ops.maximum(end, 1.0), 1.0)
 
 
 def small_loss_selection(

@@ -5,7 +5,8 @@ For an image with n pixels and C classes, flattened to nC numbers,
     eta = mean + P z + sqrt(d) e,   z ~ N(0, I_R), e ~ N(0, I_nC):   N(mean, P P^T + diag d)
 
 so R shared numbers z make neighbouring, and far, pixels err together. The parameters lie along
-the last axis: mean (C), log d (C), factor P (C R, class by class), and one draw.
+the last axis: mean (C), log d (C), factor P (C R, class by class), and the seed of the samples
+that the loss draws, which comes with the prediction since a loss keeps no state.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from keras import ops
 
 # exp of it is far beyond any logit that matters, and far below what overflows.
 _LARGEST_LOG = 15.0
+# A seed is a whole number of 24 bits, so that float32 holds it, as a fraction of 1.
+_SEEDS = 1 << 24
+_STRIDE = 0x9E3779B1 - (1 << 32)  # odd: all seeds come up before one comes back
 
 
 class LowRankNormal(NamedTuple):
@@ -39,16 +43,28 @@ def rank_of(channels: int | None, num_classes: int) -> int | None:
     return rank - 2 if rest == 0 and rank >= 2 else None
 
 
-def pack_normal(mean: Any, log_diagonal: Any, factor: Any, draw: Any) -> Any:
+def seed_channel(step: Any, seed: int) -> Any:
+    """Return the fraction of 1 that stands for the seed of a training step, an int32 scalar."""
+    number = ops.convert_to_tensor(step) * _STRIDE + (seed * 0x85EBCA6B) % _SEEDS
+    return ops.cast(ops.bitwise_and(number, _SEEDS - 1), "float32") / _SEEDS
+
+
+def channel_seed(packed: Any) -> Any:
+    """Return the seed, an int32 scalar, that a packed normal (B, *S, ...) came with."""
+    # The largest: where pixels were blanked out it is 0.
+    return ops.cast(ops.max(ops.stop_gradient(packed[..., -1])) * _SEEDS, "int32")
+
+
+def pack_normal(mean: Any, log_diagonal: Any, factor: Any, seed: Any) -> Any:
     """Return the parameters side by side, (B, *S, (R + 2) C + 1).
 
     Args:
         mean: (B, *S, C).
         log_diagonal: log d (B, *S, C).
         factor: P (B, *S, C R), class by class.
-        draw: (B, *S, 1) in [0, 1), the random number that samples are made from.
+        seed: (B, *S, 1), `seed_channel` of the step.
     """
-    return ops.concatenate([mean, log_diagonal, factor, draw], axis=-1)
+    return ops.concatenate([mean, log_diagonal, factor, seed], axis=-1)
 
 
 def unpack_normal(packed: Any, num_classes: int) -> LowRankNormal:

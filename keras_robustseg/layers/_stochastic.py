@@ -12,6 +12,7 @@ from keras_robustseg.labels._low_rank_normal import (
     pack_normal,
     packed_channels,
     sample_logits,
+    seed_channel,
     unpack_normal,
 )
 
@@ -29,9 +30,9 @@ class LowRankNormalHead(keras.layers.Layer):
 
     The output packs them along the last axis, (B, *S, (rank + 2) C + 1). Train it with
     `losses.StochasticSegmentationLoss`; `MeanLogits` takes the mean, which is what predicts and
-    is exported; `sample_masks` draws masks. The last channel holds a random number, drawn anew
-    at each training step and 0 otherwise, that the loss makes its samples from: so the random
-    state belongs to the model, is saved with it, and works on every backend.
+    is exported; `sample_masks` draws masks. The last channel holds the seed of the loss's samples,
+    another one at each training step and 0 otherwise: so the random state is a weight of the
+    model, saved and resumed with it on every backend.
 
     Computed in float32, also under mixed precision.
 
@@ -39,7 +40,7 @@ class LowRankNormalHead(keras.layers.Layer):
         num_classes: C, at least 2.
         rank: columns of P.
         epsilon: least variance d.
-        seed: of the random numbers.
+        seed: of the samples in training.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
@@ -62,7 +63,7 @@ class LowRankNormalHead(keras.layers.Layer):
         rank: int = 10,
         *,
         epsilon: float = 1e-5,
-        seed: int | None = None,
+        seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -73,11 +74,18 @@ class LowRankNormalHead(keras.layers.Layer):
             )
         self.num_classes, self.rank, self.epsilon, self.seed = num_classes, rank, epsilon, seed
         self.parameters = keras.layers.Dense((rank + 2) * num_classes, dtype=self.dtype_policy)
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, features_shape: Any, region_shape: Any = None) -> None:
         """Create the weights for features (B, *S, channels)."""
         self.parameters.build(features_shape)
+        self.steps = self.add_weight(
+            name="steps",
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
         self.built = True
 
     def call(self, features: Any, region: Any = None, training: bool | None = None) -> Any:
@@ -88,7 +96,7 @@ class LowRankNormalHead(keras.layers.Layer):
             region: (B, *S) or (B, *S, 1), 0 outside the region of interest. There P is 0 and d is
                 `epsilon`: what lies far from every object tells nothing about the covariance,
                 which would otherwise grow without bound.
-            training: whether to draw a new random number.
+            training: whether the loss is to have new samples.
         """
         values, classes = self.parameters(features), self.num_classes
         mean, log_diagonal = values[..., :classes], values[..., classes : 2 * classes]
@@ -100,7 +108,8 @@ class LowRankNormalHead(keras.layers.Layer):
             factor = ops.where(inside, factor, 0.0)
         draw = ops.zeros_like(mean[..., :1])
         if training:
-            draw = draw + keras.random.uniform((), dtype="float32", seed=self.seed_generator)
+            self.steps.assign_add(1)
+            draw = draw + seed_channel(self.steps, self.seed)
         return pack_normal(mean, log_diagonal, factor, draw)
 
     def compute_output_shape(self, features_shape: Any, region_shape: Any = None) -> Any:

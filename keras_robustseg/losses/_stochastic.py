@@ -8,7 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robustseg.labels._low_rank_normal import rank_of, sample_logits, unpack_normal
+from keras_robustseg.labels._low_rank_normal import (
+    channel_seed,
+    rank_of,
+    sample_logits,
+    unpack_normal,
+)
 from keras_robustseg.labels._masks import (
     base_weights,
     label_distribution,
@@ -16,8 +21,6 @@ from keras_robustseg.labels._masks import (
     num_classes_of,
 )
 from keras_robustseg.losses._base import SegmentationLoss
-
-_SEEDS = 2.0**24
 
 
 def negative_log_likelihood(log_p: Any, labels: Any, weights: Any) -> Any:
@@ -118,10 +121,8 @@ class StochasticSegmentationLoss(SegmentationLoss):
         return True
 
     def _samples(self, packed: Any) -> Any:
-        """Samples (M, B, *S, C) by the random number in the last channel."""
-        draw = ops.max(ops.stop_gradient(packed[..., -1]))
-        seed = ops.cast(draw * _SEEDS, "int32")
-        normal = unpack_normal(packed, self.num_classes)
+        """Samples (M, B, *S, C) by the seed in the last channel."""
+        normal, seed = unpack_normal(packed, self.num_classes), channel_seed(packed)
         return sample_logits(normal, self.num_samples, seed, paired=True)
 
     def get_config(self) -> dict[str, Any]:
