@@ -55,8 +55,9 @@ def _shared_ranks(gaps: Any, end: Any) -> tuple[Any, Any]:
     stop = ops.concatenate(
         [ops.where(new, end[..., :-1], ops.ones_like(end[..., :-1])), outer], axis=-1
     )
-    begin = ops.associative_scan(ops.maximum, begin, axis=-1)
-    return begin, ops.associative_scan(ops.minimum, stop, reverse=True, axis=-1)
+    axis = len(gaps.shape) - 1
+    begin = ops.associative_scan(ops.maximum, begin, axis=axis)
+    return begin, ops.associative_scan(ops.minimum, stop, reverse=True, axis=axis)
 
 
 def _cumulative(spectrum: Any, at: Any) -> Any:
