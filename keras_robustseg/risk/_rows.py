@@ -48,7 +48,9 @@ class Rows(NamedTuple):
 
 def as_float(x: Any) -> Any:
     """Return a tensor of the precision that is computed in: float64, or else float32."""
-    if keras.backend.standardize_dtype(getattr(x, "dtype", type(x))) != "float64":
+    if not hasattr(x, "dtype"):
+        x = ops.convert_to_tensor(x, dtype="float32")
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
         return ops.cast(x, "float32")
     return ops.convert_to_tensor(x)
 
