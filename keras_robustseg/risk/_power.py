@@ -10,6 +10,7 @@ q = p w / S, w = (1 - (k - 1) x g)_+^{1 / (k - 1)}, S = sum p w, and R_k grows w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -78,7 +79,7 @@ def _profile(y: Any, order: float) -> tuple[Any, Any, Any]:
     return w, lost, ops.where(inside, steep, ops.zeros_like(y))
 
 
-def _moments(of: Rows, order: float, x: Any, powers: tuple[Any, Any, Any]) -> _Moments:
+def _moments(of: Rows, order: float, x: Any, powers: Sequence[Any]) -> _Moments:
     sums = _sums_chi2 if order == 2.0 else _sums
     total, gap, change, varied, logs = sums(of, order, x, powers)
     # log S, and log(sum p w^k / S), each by its change from 1 while that is the exact one.
@@ -96,9 +97,9 @@ def _moments(of: Rows, order: float, x: Any, powers: tuple[Any, Any, Any]) -> _M
     return _Moments(divergence, x * (x * (variance / kept)), noise)
 
 
-def _sums(of: Rows, order: float, x: Any, powers: tuple[Any, Any, Any]) -> tuple[Any, ...]:
+def _sums(of: Rows, order: float, x: Any, powers: Sequence[Any]) -> tuple[Any, ...]:
     """S, the mean gap under q, S - 1, z z2 - z1^2 of the moments z of the slope, sum p log u."""
-    p, pg, pgg = powers
+    p, pg, pgg, _ = powers
     w, lost, steep = _profile(of.gaps * x, order)
     terms = [p * w, pg * w, p * lost, pgg * steep]
     if order != 1.0:  # where the slope is not w itself
@@ -111,22 +112,24 @@ def _sums(of: Rows, order: float, x: Any, powers: tuple[Any, Any, Any]) -> tuple
     return total, first / total, change, z * z2 - z1 * z1, more[-1] if more else 0.0
 
 
-def _sums_chi2(of: Rows, _: float, x: Any, powers: tuple[Any, Any, Any]) -> tuple[Any, ...]:
+def _sums_chi2(of: Rows, _: float, x: Any, powers: Sequence[Any]) -> tuple[Any, ...]:
     """The same for w = (1 - y)_+, all from three moments of the losses that keep a weight."""
+    *weighted, origin = powers
     active = ops.cast(of.gaps * x < 1.0, of.gaps.dtype)
-    sums = of.reduce.sums([active * power for power in powers])
+    sums = of.reduce.sums([active * power for power in weighted])
     z, z1, z2 = (s / of.total for s in sums)
     # While all are active, z is 1; its rounding would swamp a small divergence.
     dropped = ops.where(x < 1.0, ops.zeros_like(z), z - 1.0)
-    change = dropped - x * z1
+    first = z1 + origin * (1.0 + dropped)
+    change = dropped - x * first
     total = ops.maximum(1.0 + change, tiny(z))
-    return total, (z1 - x * z2) / total, change, z * z2 - z1 * z1, 0.0
+    second = z2 + origin * (2.0 * z1 + origin * (1.0 + dropped))
+    return total, (first - x * second) / total, change, z * z2 - z1 * z1, 0.0
 
 
-def _start(of: Rows, order: float, radius: Any, powers: tuple[Any, Any, Any]) -> Any:
+def _start(of: Rows, order: float, radius: Any, mean: Any) -> Any:
     """log x at which the variance of q / p, to first order, fits the radius."""
-    mean, square = (s / of.total for s in of.reduce.sums(powers[1:]))
-    variance = ops.maximum(square - mean * mean, epsilon(radius) * square)
+    variance = of.reduce.sum(of.share * ops.square(of.gaps - mean)) / of.total
     x = ops.sqrt(2.0 * radius / ops.maximum(variance, tiny(radius)))
     return ops.log(x) - ops.log(ops.maximum(1.0 + (order - 1.0) * mean * x, 0.1))
 
@@ -136,9 +139,12 @@ def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
 
     Rows that are `held` need none.
     """
-    first = of.share * of.gaps
-    powers = (of.share, first, first * of.gaps)
-    start = _start(of, order, radius, powers)
+    mean = of.reduce.sum(of.share * of.gaps) / of.total
+    # Sums of many gaps round less about their mean, and "chi2" needs no others.
+    origin = mean if order == 2.0 else ops.zeros_like(mean)
+    first = of.share * (of.gaps - origin)
+    powers = (of.share, first, first * (of.gaps - origin), origin)
+    start = _start(of, order, radius, mean)
     low = ops.minimum(0.5 * ops.log(radius), start) - 8.0 - math.log1p(abs(order - 1.0))
     # From order 2 on the divergence has kinks, where a last step is no better than the one before.
     loose, tight = (1e-7, 1e-14) if epsilon(radius) < 1e-10 else (1e-4, 2e-6)
