@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = _attach(
         "RobustSegmenter": "training",
         "StateError": "errors",
         "TrainingError": "errors",
+        "attacks": "",
         "audit": "_cli_audit",
         "data": "",
         "evaluate": "run",

@@ -45,6 +45,7 @@ def attach(
 
 PACKAGE = __name__.partition(".")[0]
 REGISTERED = (
+    "attacks._training",
     "labels",
     "layers",
     "losses",

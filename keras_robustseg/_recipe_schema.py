@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from keras_robustseg._recipe_adversarial import Adversarial
 from keras_robustseg._recipe_data import DataBlock
 from keras_robustseg._recipe_fields import (
     Block,
@@ -152,6 +153,9 @@ class Training(Block):
     )
     save_every_seconds: Annotated[float | None, number(gt=0, null=True)] = 60.0
     save_every_steps: Annotated[int | None, whole(ge=1, null=True)] = None
+    adversarial: Adversarial | None = Field(
+        None, description="attack the images of each step; null trains on them as they are"
+    )
     max_skipped_steps: Annotated[int, whole(ge=0)] = Field(
         10, description="steps with a result that is not finite before training gives up"
     )

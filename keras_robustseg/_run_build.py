@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_robustseg._run_method import make_method
+from keras_robustseg.attacks import AdversarialTraining
 from keras_robustseg.data import Source, guard_listing, source_from_config
 from keras_robustseg.data._augment import Affine, Augment, Elastic, Intensity
 from keras_robustseg.data._ingest import Ingest
@@ -173,6 +174,7 @@ def compiled_segmenter(
             label_directory=directory,
             region_weight=method.region_weight,
             training_steps=total,
+            adversary=_adversary(recipe, train),
         )
     except ValueError as error:
         raise RecipeError(f"method: {error}") from error
@@ -185,6 +187,20 @@ def compiled_segmenter(
         steps_per_execution=training.steps_per_execution,
     )
     return model
+
+
+def _adversary(recipe: Recipe, train: Pipeline) -> AdversarialTraining | None:
+    """The recipe's attack; its shares of the range become values of the images."""
+    block = recipe.training.adversarial
+    if block is None:
+        return None
+    (low, high), settings = train.ingest.bounds, block.model_dump()
+    for name in ("eps", "step_size"):
+        settings[name] = settings[name] and settings[name] * (high - low)
+    try:
+        return AdversarialTraining(**settings, bounds=(low, high), seed=recipe.seed)
+    except ValueError as error:  # images of one value have no range
+        raise RecipeError(f"training.adversarial: {error}") from error
 
 
 def _optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:

@@ -73,6 +73,7 @@ class Ingest:
     Attributes:
         shapes: spatial shape of every sample.
         mean, variance: of the pixels, per channel, over the split.
+        bounds: least and greatest value of the images of the split.
         pixels_per_class: how often each class was drawn.
         fingerprint: SHA-256 of names, images and chosen masks.
 
@@ -101,6 +102,7 @@ class Ingest:
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.shapes: list[tuple[int, ...]] = []
         self._sums = np.zeros((3, source.channels))
+        self.bounds = (np.inf, -np.inf)
         self.pixels_per_class = np.zeros(len(source.classes), "int64")
         digest = hashlib.sha256()
         for number, index in enumerate(self.indices):
@@ -117,6 +119,8 @@ class Ingest:
     def _take_in(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self._read(number)
         self.shapes.append(image.shape[:-1])
+        low, high = self.bounds
+        self.bounds = (min(low, float(image.min())), max(high, float(image.max())))
         flat = image.reshape(-1, image.shape[-1]).astype("float64")
         self._sums += np.stack([np.full(flat.shape[1], len(flat)), flat.sum(0), (flat**2).sum(0)])
         drawn = np.bincount(mask[mask >= 0].ravel(), minlength=len(self.source.classes))

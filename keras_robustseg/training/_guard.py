@@ -12,6 +12,7 @@ import keras
 from keras import ops, tree
 
 from keras_robustseg.losses import replica_count
+from keras_robustseg.training._adversary import attacked
 
 
 def train_step_tensorflow(model: Any, data: Any) -> dict[str, Any]:
@@ -21,6 +22,7 @@ def train_step_tensorflow(model: Any, data: Any) -> dict[str, Any]:
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if model.objective is not None:
         model.objective.read_ahead(x)  # a store on a disk reads while the network runs
+    x = attacked(model, x, y, sample_weight)
     statistics = model.statistics
     before = [tf.identity(v.value) for v in statistics]
     with tf.GradientTape() as tape:

@@ -99,6 +99,12 @@ class LabelObjective(Objective):
         settings = (setting.num_classes, setting.region_weight, setting.clock)
         return cls(pencil, store, *settings, teacher)
 
+    def believed(self, x: Any, given: Any) -> Any:
+        """Return the label distribution that the rows of a batch hold."""
+        if self.store is None:
+            return given
+        return ops.exp(self._stored(self.store, pixel_rows(x, self.store), given))
+
     def read_ahead(self, x: Any) -> None:
         """Start to read the label rows of a batch, before the network has seen it."""
         if self.store is not None:
@@ -138,11 +144,14 @@ class LabelObjective(Objective):
     def _log_labels(self, rows: Any, yhat: Any, believed: Any, permission: Permission) -> Any:
         """log q (B, *S, C): the given mask plus the rows, or the optimum where it is allowed."""
         if rows is not None and self.store is not None:
-            offsets = self._standing(full_logits(self.store.read(*rows)), yhat)
-            return log_probabilities(self.pencil.start(yhat) + offsets)
+            return self._stored(self.store, rows, yhat)
         optimum = self.pencil.optimum(believed, yhat, flip_margin=self.margin)
         allowed = self._standing(permission.allowed[..., None], yhat)
         return ops.where(allowed > 0, optimum, self._given(yhat))
+
+    def _stored(self, store: LabelStore, rows: Any, yhat: Any) -> Any:
+        offsets = self._standing(full_logits(store.read(*rows)), yhat)
+        return log_probabilities(self.pencil.start(yhat) + offsets)
 
     def _standing(self, values: Any, yhat: Any) -> Any:
         """Values, or 0 where the labels of a class have returned to the given ones."""

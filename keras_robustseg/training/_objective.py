@@ -132,6 +132,15 @@ class Objective(Protocol):
         """Return where the class of the label is not the given one (B, *S), and weights (B, *S)."""
         raise NotImplementedError
 
+    def believed(self, x: Any, given: Any) -> Any:
+        """Return the label distribution (B, *S, C) of a batch as it stands before its step.
+
+        Args:
+            x: inputs.
+            given: (B, *S, C) the masks, which is what most label models believe.
+        """
+        return given
+
     def read_ahead(self, x: Any) -> None:
         """Start to read the state of a batch, before the network has seen it."""
 

@@ -15,11 +15,12 @@ class PhasePlanner(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Lay out the phases; a resumed run has its own step count and keeps it."""
         total = self.model.training_steps
-        if total is None and self.model.label_model is not None:
+        phased = self.model.label_model is not None or self.model.adversary is not None
+        if total is None and phased:
             steps, epochs = self.params.get("steps"), self.params.get("epochs")
             if steps is None:
                 raise ValueError(
-                    "The phases of the label model need the length of the training. Pass "
+                    "Label models and adversaries need the length of the training. Pass "
                     "training_steps=... to RobustSegmenter, or data of known length to fit."
                 )
             total = steps * epochs

@@ -15,11 +15,19 @@ from keras import ops
 from keras_robustseg.labels import LabelStore, num_classes_of
 from keras_robustseg.labels._pencil import LATEST_WARMUP
 from keras_robustseg.losses import replica_count
+from keras_robustseg.training._adversary import CLEAN, checked_adversary, clean_log_p
 from keras_robustseg.training._guard import train_step_jax, train_step_tensorflow
 from keras_robustseg.training._objective import Clock, Objective, Setting, output_shares
 from keras_robustseg.training._objective_registry import make_objective
 from keras_robustseg.training._phases import PhasePlanner
 from keras_robustseg.training._teacher import Teacher
+
+COUNTER: dict[str, Any] = {
+    "shape": (),
+    "dtype": "int32",
+    "trainable": False,
+    "aggregation": "only_first_replica",
+}
 
 
 @keras.saving.register_keras_serializable(package="keras_robustseg")
@@ -56,12 +64,14 @@ class RobustSegmenter(keras.Model):
             with: 1 for `Pencil`, 0 for the others. Not used without a label model.
         training_steps: length of the training in steps, for the phases; by default `fit` finds
             it from its epochs and the length of the data.
+        adversary: changes the images of each step to the network's disadvantage, such as
+            `attacks.AdversarialTraining`; None trains on the images as they are.
         name: model name.
 
     Raises:
         TypeError: something else as label model.
-        ValueError: label rows without `label_shapes`, a negative `region_weight`, or a label
-            model that does not fit the network.
+        ValueError: label rows without `label_shapes`, a negative `region_weight`, a label model
+            that does not fit the network, or an adversary on another backend than TensorFlow.
 
     Example:
         ```python
@@ -83,6 +93,7 @@ class RobustSegmenter(keras.Model):
         label_directory: str | Path | None = None,
         region_weight: float | None = None,
         training_steps: int | None = None,
+        adversary: Any = None,
         name: str = "robust_segmenter",
     ) -> None:
         # The trainer shares the network's precision: Keras scales losses by the trainer's.
@@ -92,11 +103,14 @@ class RobustSegmenter(keras.Model):
         if region_weight < 0:
             raise ValueError(f"`region_weight` must be >= 0. Received: {region_weight}")
         self.network, self.label_model = network, label_model
+        self.adversary = checked_adversary(adversary)
         self.region_weight, self.training_steps = float(region_weight), training_steps
         self.label_shapes = None if label_shapes is None else [tuple(s) for s in label_shapes]
         self.num_classes = num_classes_of(self._outputs(network.output)[0])
         self._add_counters()
         self.objective = self._make_objective(label_directory)
+        if self.adversary is not None:
+            self.attack_start = self.add_weight(name="attack_start", initializer="zeros", **COUNTER)
         self.label_layers = list(self.objective.layers) if self.objective else []
         changes = self.objective is not None and self.objective.counts_changes
         self.label_change: Any = keras.metrics.Mean(name="label_change") if changes else None
@@ -105,17 +119,11 @@ class RobustSegmenter(keras.Model):
         self.built = True
 
     def _add_counters(self) -> None:
-        counter: dict[str, Any] = {
-            "shape": (),
-            "dtype": "int32",
-            "trainable": False,
-            "aggregation": "only_first_replica",
-        }
-        self.step = self.add_weight(name="step", initializer="zeros", **counter)
-        self.skipped_steps = self.add_weight(name="skipped_steps", initializer="zeros", **counter)
-        self.warmup_end = self.add_weight(name="warmup_end", initializer="zeros", **counter)
+        self.step = self.add_weight(name="step", initializer="zeros", **COUNTER)
+        self.skipped_steps = self.add_weight(name="skipped_steps", initializer="zeros", **COUNTER)
+        self.warmup_end = self.add_weight(name="warmup_end", initializer="zeros", **COUNTER)
         self.finetune_start = self.add_weight(
-            name="finetune_start", initializer=keras.initializers.Constant(2**31 - 1), **counter
+            name="finetune_start", initializer=keras.initializers.Constant(2**31 - 1), **COUNTER
         )
 
     def _make_objective(self, directory: str | Path | None) -> Objective | None:
@@ -204,7 +212,9 @@ class RobustSegmenter(keras.Model):
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def plan_phases(self, total_steps: int) -> None:
-        """Lay the phases of the label model over a training of this many steps."""
+        """Lay the phases of the label model, and of the adversary, over this many steps."""
+        if self.adversary is not None:
+            self.attack_start.assign(round(self.adversary.warmup * total_steps))
         if self.objective is None:
             return
         warmup, finetune = (getattr(self.label_model, s, 0.0) for s in ("warmup", "finetune"))
@@ -262,6 +272,8 @@ class RobustSegmenter(keras.Model):
     ) -> Any:
         loss, batch, log_p = objective.loss(x, y, outputs, sample_weight, training=training)
         if training:
+            if isinstance(x, dict) and CLEAN in x:
+                log_p = clean_log_p(self.network, x[CLEAN], batch.weight)
             self._move_labels(objective, batch, log_p, loss)
         if training and objective.counts_changes:
             changed, seen = objective.changed(batch)
@@ -312,6 +324,7 @@ class RobustSegmenter(keras.Model):
             "label_shapes": self.label_shapes,
             "region_weight": self.region_weight,
             "training_steps": self.training_steps,
+            "adversary": keras.saving.serialize_keras_object(self.adversary),
             "name": self.name,
         }
 
@@ -319,7 +332,9 @@ class RobustSegmenter(keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RobustSegmenter:
         """Rebuild from `get_config`."""
         parts = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
-            for key in ("network", "label_model")
+            key: keras.saving.deserialize_keras_object(
+                config.get(key), custom_objects=custom_objects
+            )
+            for key in ("network", "label_model", "adversary")
         }
         return cls(**{**config, **parts})

@@ -1,0 +1,10 @@
+"""Attacks on segmentation networks, reports of robustness, and training against attacks."""
+
+from keras_robustseg._lazy import attach as _attach
+
+__getattr__, __dir__, __all__ = _attach(
+    __name__,
+    {
+        "AdversarialTraining": "_training",
+    },
+)
