@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = _attach(
         "TrainingError": "errors",
         "attacks": "",
         "audit": "_cli_audit",
+        "classifiers": "",
         "data": "",
         "evaluate": "run",
         "export": "",
