@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = _attach(
         "metrics": "",
         "models": "",
         "noise": "data",
+        "optimize": "",
         "report": "",
         "resume": "run",
         "risk": "",

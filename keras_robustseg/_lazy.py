@@ -52,6 +52,7 @@ REGISTERED = (
     "metrics._counting",
     "metrics._risk_metrics",
     "models",
+    "optimize._monitor",
     "risk",
     "training._segmenter",
 )
