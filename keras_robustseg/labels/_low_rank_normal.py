@@ -109,15 +109,33 @@ def sample_logits(normal: LowRankNormal, count: int, seed: Any, *, paired: bool 
     return normal.mean + offset
 
 
-def _normal_draws(shape: Any, seed: Any) -> Any:
+def _normal_draws(shape: tuple[int, ...], seed: Any) -> Any:
     """Standard normal draws that are a function of the seed alone, compiled or not.
 
-    (`keras.random` takes no tensor as seed, and its draws change with XLA.)
+    (`keras.random` takes no tensor as seed. TensorFlow's Philox gives the same bits with XLA, but
+    XLA makes other fractions of them, so fractions and normals are made here: Box and Muller.)
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.random.stateless_normal(shape, tf.stack([seed, 0]), alg="philox")
+        pairs = (-(-math.prod(shape) // 2),)
+        seeds = [tf.stack([ops.cast(seed, "int32"), part]) for part in (0, 1)]
+        radius, angle = (_fractions(pairs, both) for both in seeds)
+        radius, angle = ops.sqrt(-2.0 * ops.log(radius)), 2.0 * math.pi * angle
+        both = ops.concatenate([radius * ops.cos(angle), radius * ops.sin(angle)], axis=0)
+        return ops.reshape(both[: math.prod(shape)], shape)
     import jax
 
     return jax.random.normal(jax.random.key(seed), shape)
+
+
+def _fractions(shape: tuple[int, ...], seed: Any) -> Any:
+    """Uniform draws in (0, 1): odd multiples of 2^-24, all of them exact in float32."""
+    import tensorflow as tf
+
+    whole = {"minval": None, "maxval": None, "dtype": tf.uint32}
+    bits = tf.random.stateless_uniform(shape, seed, alg="philox", **whole)
+    high = tf.cast(
+        tf.cast(tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32)), "int32"), "float32"
+    )
+    return (high + 0.5) * 2.0**-23
