@@ -2,6 +2,7 @@
 
     RobustSegmenter, labels.Pencil      train, and correct the masks on the way
     losses, metrics, models             for `model.compile` and `model.fit`
+    attacks                             how robust a trained model is
     data, noise                         sources, checks, annotation noise, the input pipeline
     load_recipe, train, resume          the same from a recipe file, as `robustseg` does
 

@@ -6,5 +6,11 @@ __getattr__, __dir__, __all__ = _attach(
     __name__,
     {
         "AdversarialTraining": "_training",
+        "AttackResult": "_result",
+        "Common": "_problem",
+        "cospgd": "_pgd",
+        "mifgsm": "_pgd",
+        "pgd": "_pgd",
+        "segpgd": "_pgd",
     },
 )
