@@ -30,5 +30,6 @@ __getattr__, __dir__, __all__ = attach(
         "self_confidence": "_audit_pixels",
         "softmin": "_audit_pixels",
         "write_metrics": "_tables",
+        "write_robustness": "_robustness",
     },
 )

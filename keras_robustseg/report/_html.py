@@ -13,7 +13,7 @@ from ._html_picture import Picture, colour
 from ._html_style import SCRIPT, STYLE
 from ._objects import KINDS
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _KIND_NAMES = {
     "missing": "missing object",
     "extra": "extra object",
@@ -40,7 +40,7 @@ def page(report: AuditReport, pictures: Sequence[Picture]) -> str:
         [
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
             f'<a class="skip" href="#masks">Skip to the masks</a><header><h1>{escape(title)}</h1>',

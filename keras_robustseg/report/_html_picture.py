@@ -109,6 +109,24 @@ def draw(
     return Picture(row, kinds, tuple(sorted(numbers)), _png(shown), cut, image is not None)
 
 
+def draw_panels(image: np.ndarray, mask: np.ndarray, *, reference: np.ndarray) -> bytes:
+    """Draw an image and, beside it, the outlines of a mask, with the pixels that differ hatched.
+
+    Args:
+        image: (*S, channels); of a volume the slice with the largest objects is shown.
+        mask: (*S), -1 void.
+        reference: (*S), what the mask is compared with.
+    """
+    if mask.ndim == 3:
+        cut = int((reference > 0).sum(axis=(1, 2)).argmax())
+        image, mask, reference = image[cut], mask[cut], reference[cut]
+    size = _shown_size(mask.shape)
+    base, mask, reference = (_scaled(p, size) for p in (_grey_or_colour(image), mask, reference))
+    base[mask < 0] = (base[mask < 0] + _VEIL) / 2
+    wrong = (mask != reference) & (mask >= 0)
+    return _png([base, _outlined(_marked(base, wrong), mask)])
+
+
 def _grey_or_colour(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) in [0, 255], without letting single extreme pixels darken the rest."""
     shown = image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, axis=-1)

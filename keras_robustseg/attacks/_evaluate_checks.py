@@ -1,0 +1,168 @@
+"""Signs that a model only looks robust: masked gradients, and attacks that are too weak."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_robustseg.attacks._evaluate_scores import Tally, pixel_accuracy
+
+SLACK = 0.01
+SUSPICIOUS_SHARE = 0.05
+UNLIMITED_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Check:
+    """One sign.
+
+    Attributes:
+        name: what was looked at.
+        passed: None where it could not be looked at.
+        detail: the figures, in words.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A batch for further attacks: model, images (B, *S, F) and labels (B, *S), -1 void."""
+
+    model: Any
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def run_checks(
+    tallies: Mapping[tuple[str, float], Tally],
+    minimal: Mapping[str, Sequence[float]],
+    fixed: Sequence[str],
+    probe: Probe,
+    eps: Sequence[float],
+    common: Mapping[str, Any],
+) -> list[Check]:
+    """Return all checks (Athalye et al., ICML 2018; Carlini et al., 2019).
+
+    Args:
+        tallies: counts by (attack, eps), with "noise" and perhaps "transfer".
+        minimal: norms of each image by attack of minimal norm.
+        fixed: names of the attacks of fixed eps.
+        probe: the first batch.
+        eps: the sizes.
+        common: options of attacks.
+    """
+    accuracy = {
+        key: float(pixel_accuracy(np.sum(tally.counts, axis=0))) for key, tally in tallies.items()
+    }
+    white = [*fixed, *minimal]
+    return [
+        falls_with_eps(accuracy, fixed, eps),
+        unlimited_succeeds(probe, common),
+        gradients_exist(probe, common),
+        not_stronger("noise", accuracy, white, eps),
+        not_stronger("transfer", accuracy, white, eps),
+        minimal_agrees(tallies, minimal, fixed, eps, common["success_rate"]),
+    ]
+
+
+def falls_with_eps(
+    accuracy: Mapping[tuple[str, float], float], fixed: Sequence[str], eps: Sequence[float]
+) -> Check:
+    """Whether accuracy falls, or stays, as eps grows."""
+    name = "accuracy falls as eps grows"
+    rises = [
+        (accuracy[a, larger] - accuracy[a, smaller], a, larger)
+        for a in fixed
+        for smaller, larger in itertools.pairwise(eps)
+    ]
+    if not rises:
+        return Check(name, None, "needs an attack of fixed eps and two sizes")
+    rise, attack, size = max(rises)
+    return Check(name, rise <= SLACK, f"largest rise {rise:+.4f}, {attack} at {size:.4g}")
+
+
+def unlimited_succeeds(probe: Probe, common: Mapping[str, Any]) -> Check:
+    """Whether an attack that may change everything flips (nearly) every valid pixel."""
+    from keras_robustseg.attacks import pgd
+
+    (low, high), steps = common["bounds"], UNLIMITED_STEPS
+    data = (probe.model, probe.images, probe.labels)
+    # Neither loss is enough: cross-entropy fades where the model is confident, and the logit
+    # ratio can have local maxima where a linear model has none.
+    rates = [
+        pgd(*data, eps=high - low, steps=steps, loss=loss, **common).success_rate
+        for loss in ("cross_entropy", "logit_ratio")
+    ]
+    name, best = "an attack without limit succeeds", np.max(rates, axis=0)
+    if np.isnan(best).all():
+        return Check(name, None, "the first batch has no valid pixel")
+    share = float(np.nanmean(best))
+    enough = share >= common["success_rate"] - SLACK
+    return Check(name, enough, f"flips {share:.4f} of the valid pixels of the first batch")
+
+
+def gradients_exist(probe: Probe, common: Mapping[str, Any]) -> Check:
+    """Whether the loss has a gradient at the images."""
+    import tensorflow as tf
+
+    from keras_robustseg.attacks._ascent import loss_gradient
+    from keras_robustseg.attacks._losses import cross_entropy
+    from keras_robustseg.attacks._problem import prepare
+
+    problem = prepare(probe.model, probe.images, probe.labels, **common)
+
+    def pixels(logits: Any, labels: Any) -> Any:
+        return cross_entropy(logits, labels, 0.0, False)
+
+    _, gradient = loss_gradient(
+        problem.network, problem.images, problem.labels, problem.valid, pixels
+    )
+    largest = np.abs(np.asarray(gradient)).reshape(len(probe.images), -1).max(axis=-1)
+    counted = tf.reduce_any(problem.valid, axis=-1).numpy()
+    name = "gradients are not zero"
+    if not counted.any():
+        return Check(name, None, "the first batch has no valid pixel")
+    share = float((largest[counted] == 0).mean())
+    return Check(name, share <= SUSPICIOUS_SHARE, f"zero at {share:.1%} of the first batch")
+
+
+def not_stronger(
+    baseline: str,
+    accuracy: Mapping[tuple[str, float], float],
+    white: Sequence[str],
+    eps: Sequence[float],
+) -> Check:
+    """Whether noise, or another model's attack, leaves more right pixels than the best attack."""
+    name = f"{baseline} is not stronger than the attacks"
+    if (baseline, eps[0]) not in accuracy:
+        return Check(name, None, "needs `surrogate`, a model to transfer attacks from")
+    gains = [(min(accuracy[a, e] for a in white) - accuracy[baseline, e], e) for e in eps]
+    gain, size = max(gains)
+    return Check(name, gain <= SLACK, f"accuracy lower by {max(gain, 0):.4f} at {size:.4g}")
+
+
+def minimal_agrees(
+    tallies: Mapping[tuple[str, float], Tally],
+    minimal: Mapping[str, Sequence[float]],
+    fixed: Sequence[str],
+    eps: Sequence[float],
+    success_rate: float,
+) -> Check:
+    """Whether minimal norms stay below every eps at which another attack has succeeded."""
+    name = "minimal norms are not above what other attacks needed"
+    if not minimal or not fixed:
+        return Check(name, None, "needs an attack of minimal norm and one of fixed eps")
+    best = np.min([np.asarray(norms) for norms in minimal.values()], axis=0)
+    beaten = np.zeros(len(best), bool)
+    for a in fixed:
+        for size in eps:
+            beaten |= (1 - tallies[a, size].accuracy >= success_rate) & (best > size * (1 + 1e-6))
+    share = float(beaten.mean())
+    return Check(name, share <= SUSPICIOUS_SHARE, f"they are for {share:.1%} of the images")

@@ -1,0 +1,94 @@
+"""A report of robustness as files: JSON, CSV, and one page that needs nothing else.
+
+report.json                 everything
+attacks.csv images.csv      a row an attack and eps, a row an image
+robustness.html             tables, curves, checks and examples
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_robustseg.errors import StateError
+from keras_robustseg.training import _files
+from keras_robustseg.training._atomic import plain, write_synced
+from keras_robustseg.training._leftovers import discard, remove_leftovers, temporary
+
+from ._audit_report import csv_text
+from ._robustness_page import robustness_page
+from ._tables import flatten
+
+if TYPE_CHECKING:
+    from keras_robustseg.attacks import RobustnessReport
+
+
+def write_robustness(
+    found: RobustnessReport,
+    directory: str | Path,
+    *,
+    title: str = "Robustness",
+    rendered: bool = False,
+) -> Path:
+    """Write a report of robustness into a new or empty directory, wholly or not at all.
+
+    Args:
+        found: what `attacks.evaluate_robustness` returned.
+        directory: `report.json`, `attacks.csv`, `images.csv`, `robustness.html` go there.
+        title: of the page.
+        rendered: whether the images are rendered by software; the page says so.
+
+    Returns:
+        The directory.
+
+    Raises:
+        StateError: it is not empty, or cannot be written.
+
+    Example:
+        `write_robustness(evaluate_robustness(model, [(images, masks)]), "robustness")`
+    """
+    out = Path(directory)
+    check_empty(out)
+    prepared = temporary(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out.parent, out.name)
+        _files.make_directory(prepared)
+        for name, text in _texts(found, title, rendered).items():
+            write_synced(prepared / name, [memoryview(text.encode())])
+        _files.rename(prepared, out)
+        _files.sync_directory(out.parent)
+    except OSError as error:
+        raise StateError(
+            f"{out}: the report cannot be written: {error.strerror or error}. Free some space, or "
+            "check the permissions of the directory; nothing was left there."
+        ) from error
+    finally:
+        discard(prepared)
+    return out
+
+
+def check_empty(out: Path) -> None:
+    """Refuse a directory that holds something, before anything slow is done.
+
+    Raises:
+        StateError: it is a file, or not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StateError(
+            f"{out}: expected a new or empty directory for the report; nothing is ever replaced. "
+            "Choose another with --out, or remove this one."
+        )
+
+
+def _texts(found: RobustnessReport, title: str, rendered: bool) -> dict[str, str]:
+    body = plain({"title": title, "rendered_images": rendered, **found.to_dict()})
+    rows = [flatten(row) for row in found.rows()]
+    images = list(found.image_rows())
+    return {
+        "report.json": json.dumps(body, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
+        "attacks.csv": csv_text(list(rows[0]), rows),
+        "images.csv": csv_text(list(images[0]), images),
+        "robustness.html": robustness_page(found, title=title, rendered=rendered),
+    }
