@@ -186,11 +186,15 @@ def compete(room: Path, start: float, into: int, wait: int) -> None:
 
 
 def hold(directory: str) -> None:
-    """Hold a lock, with a forked worker that lives on, until killed."""
-    with RunLock(directory):
+    """Hold a lock, with a forked worker that lives on and lets go late, until killed."""
+    with RunLock(directory) as lock:
+        copy = os.dup(lock._descriptor)
         worker = os.fork()
         if worker:
             print(json.dumps([os.getpid(), worker]), flush=True)
+            time.sleep(60)
+        time.sleep(0.5)
+        os.close(copy)
         time.sleep(60)
 
 

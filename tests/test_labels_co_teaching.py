@@ -80,6 +80,23 @@ def test_the_rate_rises_and_stays():
     assert float(forget_rate_at(0, 0, 0.3)) == pytest.approx(0.3)
 
 
+def test_a_batch_of_unknown_size_is_selected_from():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(8)
+    losses = rng.exponential(size=(3, 4, 5)).astype("float32")
+    mask = rng.integers(0, 2, (3, 4, 5)).astype("int32")
+    signature = [tf.TensorSpec((None, 4, 5), dtype) for dtype in ("float32", "int32", "float32")]
+    options = {"num_classes": 2, "forget_rate": 0.3}
+    for scope in ("batch", "image"):
+        traced = tf.function(
+            lambda *args, scope=scope: small_loss_selection(*args, **options, scope=scope),
+            input_signature=signature,
+        )
+        expected = small_loss_selection(losses, mask, np.ones_like(losses), **options, scope=scope)
+        np.testing.assert_array_equal(traced(losses, mask, np.ones_like(losses)), expected)
+
+
 def test_selection_compiles():
     import tensorflow as tf
 

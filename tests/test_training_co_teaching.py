@@ -125,8 +125,8 @@ def test_the_mean_is_predicted_and_exported(tmp_path):
     )
     assert np.isfinite(model.evaluate(image, mask, verbose=0))
     model.export(tmp_path / "served", verbose=False)
-    served = tf.saved_model.load(tmp_path / "served").serve(image)
-    np.testing.assert_allclose(softmax(served), np.mean(both, 0), atol=1e-5)
+    exported = tf.saved_model.load(tmp_path / "served")
+    np.testing.assert_allclose(softmax(exported.serve(image)), np.mean(both, 0), atol=1e-5)
     again = mean_of_networks([model.network, model.objective.partner])
     assert again.count_params() == model.served.count_params()
 

@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import scipy.special
 from keras import ops
 
 from keras_robustseg.labels import Pencil, full_logits, initial_logits
-from keras_robustseg.losses import CrossEntropy, soft_dice
+from keras_robustseg.losses import CrossEntropy
 from keras_robustseg.training import RobustSegmenter
 
 
@@ -319,18 +320,26 @@ def test_plain_training_takes_any_keras_loss():
     assert np.isfinite(model.evaluate(image, mask, verbose=0))
 
 
-def test_region_term_is_soft_dice_against_the_labels():
-    logits, mask = batch(16, 2, (5, 4), 2, 2)
+def squared_dice(p, q):
+    """Mean over images of 1 - 2 <p, q> / (|p|^2 + |q|^2) of class 1, empty q counted."""
+    p, q = p[..., 1], q[..., 1]
+    size = (p**2 + q**2).sum((1, 2)) + 0.01 * p[0].size * (q.max((1, 2)) < 0.1)
+    return (((p - q) ** 2).sum((1, 2)) / size).mean()
+
+
+def test_region_term_is_squared_dice_against_the_labels():
+    logits, mask = batch(16, 3, (5, 4), 2, 2)
+    mask[1] = 0
     with_region, without = (
-        compiled(logits_only((5, 4), 2), Pencil(warmup=1.0), [(5, 4)] * 2, region_weight=g)
-        for g in (1.0, 0.0)
+        compiled(logits_only((5, 4), 2), Pencil(warmup=1.0), [(5, 4)] * 3, region_weight=g)
+        for g in (1.5, 0.0)
     )
-    inputs = {"image": logits, "sample_id": np.arange(2)}
+    inputs = {"image": logits, "sample_id": np.arange(3)}
     values = []
     for model in (with_region, without):
         model.plan_phases(5)
         values.append(loss_of(model, inputs, mask))
-    q = ops.softmax(initial_logits(np.eye(2, dtype="float32")[mask]), axis=-1)
-    dice = float(soft_dice(ops.softmax(logits, axis=-1), q))
-    assert values[0] - values[1] == pytest.approx(dice, rel=1e-4)
+    q = scipy.special.softmax(initial_logits(np.eye(2, dtype="float32")[mask]), axis=-1)
+    dice = squared_dice(scipy.special.softmax(logits, axis=-1), q)
+    assert values[0] - values[1] == pytest.approx(1.5 * dice, rel=1e-4)
     assert full_logits(np.zeros((1, 1), "float32")).shape == (1, 2)

@@ -52,7 +52,8 @@ def small_loss_selection(
     )
     ids = ops.clip(ops.reshape(ops.cast(classes, "int32"), groups), 0, num_classes - 1)
     values = ops.reshape(ops.abs(ops.cast(ops.stop_gradient(losses), "float32")), groups)
-    bits = ops.view(ops.where(counted > 0, values, 0.0), "int32")
+    # Keras reads the length of the last axis as a number, so this axis must be a known one.
+    bits = ops.view(ops.where(counted > 0, values, 0.0)[..., None], "int32")[..., 0]
     members = ops.one_hot(ids, num_classes, dtype="float32") * counted[..., None]
     total = ops.sum(members, axis=1)
     keep = total - ops.floor(ops.cast(forget_rate, "float32") * total)

@@ -17,6 +17,7 @@ from ..errors import StateError
 from ._leftovers import is_alive
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_PATIENCE = 200  # attempts, a hundredth of a second apart, at the lock of a run that has ended
 _held: set[int] = set()
 
 
@@ -82,15 +83,21 @@ class RunLock:
 
     def _flock(self, descriptor: int) -> bool:
         """Lock, or raise when someone else holds the lock; False where there are no locks."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _in_use(self.path, _wait_for_holder(descriptor)) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            return False
-        return True
+        for attempt in range(_PATIENCE):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                holder = _wait_for_holder(descriptor)
+                if not _has_ended(holder) or attempt + 1 == _PATIENCE:
+                    raise _in_use(self.path, holder) from None
+                # A worker that the holder forked as it was killed lets go in a moment.
+                time.sleep(0.01)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                break
+        return False
 
     def _is_current(self, descriptor: int) -> bool:
         try:
@@ -102,8 +109,7 @@ class RunLock:
         holder = _holder(descriptor)
         if not holder:
             return
-        local = holder.get("host") == socket.gethostname()
-        if not locks and local and is_alive(int(holder.get("pid", 0))):
+        if not locks and _is_here(holder) and not _has_ended(holder):
             raise _in_use(self.path, holder)
         self.note = f"{self.path.parent}: taken over from {_words(holder)}, which did not end well."
         if not locks:
@@ -143,6 +149,15 @@ def _wait_for_holder(descriptor: int) -> dict[str, Any]:
             return holder
         time.sleep(0.01)
     return {}
+
+
+def _is_here(holder: dict[str, Any]) -> bool:
+    return holder.get("host") == socket.gethostname()
+
+
+def _has_ended(holder: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is no more."""
+    return _is_here(holder) and not is_alive(int(holder.get("pid", 0)))
 
 
 def _words(holder: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from pathlib import Path
@@ -200,9 +201,7 @@ class ExactResume(keras.callbacks.Callback):
         model = self.model
         every = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
         unique = list({id(v): v for v in every}.values())
-        # Keras numbers unnamed layers through the life of a process, so only the end of a path
-        # is the same when the model is built again.
-        return {f"{n:04d}/{v.path.rsplit('/', 1)[-1]}": v for n, v in enumerate(unique)}
+        return {f"{n:04d}/{_lasting_name(v.path)}": v for n, v in enumerate(unique)}
 
     def _restore(self, state: State, variables: dict[str, Any]) -> None:
         missing = sorted(set(variables) - set(state.arrays))
@@ -229,6 +228,15 @@ class ExactResume(keras.callbacks.Callback):
                 f"{self.store.directory}: this run was started with another {key} (saved "
                 f"{saved.get(key)!r}, now {self.identity.get(key)!r}). Start a new run instead."
             )
+
+
+def _lasting_name(path: str) -> str:
+    """What of a variable's path is the same when its model is built again in the same process.
+
+    Keras numbers unnamed layers through the life of a process, and an optimizer joins the whole
+    path of a weight to the name of what it keeps for it (`conv2d_6_kernel_momentum`).
+    """
+    return re.sub(r"_\d+(?=_|$)", "", path.rsplit("/", 1)[-1])
 
 
 class _Values(dict):
