@@ -1,6 +1,7 @@
 """Optimisation that differentiates: solvers, their certificates, derivatives of their answers."""
 
 from keras_robustseg._lazy import register as _register
+from keras_robustseg.optimize._gmres import gmres
 from keras_robustseg.optimize._info import (
     LinearInfo,
     SolveInfo,
@@ -8,15 +9,26 @@ from keras_robustseg.optimize._info import (
     describe,
     worst_status,
 )
+from keras_robustseg.optimize._iterate import AndersonIteration, FixedPointIteration
+from keras_robustseg.optimize._krylov import bicgstab, cg, normal_cg
 from keras_robustseg.optimize._monitor import SolveMonitor, SolveRecord
+from keras_robustseg.optimize._series import anderson, neumann
 
 __all__ = [
+    "AndersonIteration",
+    "FixedPointIteration",
     "LinearInfo",
     "SolveInfo",
     "SolveMonitor",
     "SolveRecord",
     "Status",
+    "anderson",
+    "bicgstab",
+    "cg",
     "describe",
+    "gmres",
+    "neumann",
+    "normal_cg",
     "worst_status",
 ]
 
