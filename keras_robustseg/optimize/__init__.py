@@ -12,6 +12,15 @@ from keras_robustseg.optimize._info import (
 from keras_robustseg.optimize._iterate import AndersonIteration, FixedPointIteration
 from keras_robustseg.optimize._krylov import bicgstab, cg, normal_cg
 from keras_robustseg.optimize._monitor import SolveMonitor, SolveRecord
+from keras_robustseg.optimize._project_box import project_box, project_l2_ball
+from keras_robustseg.optimize._project_simplex import project_l1_ball, project_simplex
+from keras_robustseg.optimize._prox_norms import (
+    prox_elastic_net,
+    prox_group_l2,
+    prox_l1,
+    prox_linf,
+    prox_sparse_group,
+)
 from keras_robustseg.optimize._series import anderson, neumann
 
 __all__ = [
@@ -29,6 +38,15 @@ __all__ = [
     "gmres",
     "neumann",
     "normal_cg",
+    "project_box",
+    "project_l1_ball",
+    "project_l2_ball",
+    "project_simplex",
+    "prox_elastic_net",
+    "prox_group_l2",
+    "prox_l1",
+    "prox_linf",
+    "prox_sparse_group",
     "worst_status",
 ]
 
