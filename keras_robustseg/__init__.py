@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = _attach(
         "RobustSegmenter": "training",
         "StateError": "errors",
         "TrainingError": "errors",
+        "attack": "_cli_attack",
         "attacks": "",
         "audit": "_cli_audit",
         "classifiers": "",

@@ -7,28 +7,29 @@ state saved, 1 anything else. TensorFlow is loaded only by the commands that com
 from __future__ import annotations
 
 import enum
-import functools
 import json
 import os
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from keras_robustseg import __version__
 from keras_robustseg._cli_audit import Method, Split
-from keras_robustseg.errors import RecipeError, RobustSegError, StateError
-from keras_robustseg.training._stop import StopRequested
+from keras_robustseg._cli_guard import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    Overrides,
+    RecipeName,
+    guarded,
+    load_recipe_file,
+)
+from keras_robustseg._cli_recipe import recipe_app
+from keras_robustseg.errors import RecipeError, StateError
 
 if TYPE_CHECKING:
     from keras_robustseg.recipes import Recipe
-
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
-EXIT_STOPPED = 75
 
 app = typer.Typer(
     name="robustseg",
@@ -36,11 +37,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-recipe_app = typer.Typer(
-    help="List, show and copy the recipes that come with the package.",
-    invoke_without_command=True,
     rich_markup_mode=None,
 )
 app.add_typer(recipe_app, name="recipe")
@@ -54,9 +50,6 @@ class Format(enum.StrEnum):
     litert = "litert"
 
 
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a packaged recipe.")
-]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
 RunOrPredictions = Annotated[
     Path,
@@ -68,43 +61,6 @@ RunOrPredictions = Annotated[
 RecipeOrFolder = Annotated[
     str, typer.Argument(metavar="RECIPE_OR_FOLDER", help="A recipe, or a folder of data.")
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field: training.epochs=3."),
-]
-
-
-def _guarded(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn what a command raises into one message and the exit code that fits."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except (typer.Exit, BrokenPipeError):
-            raise
-        except RobustSegError as error:
-            _fail(str(error), EXIT_BAD_INPUT, error)
-        except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            _fail(f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT, error)
-        except StopRequested as error:
-            _fail(str(error) or "stopped on request; the state is saved", EXIT_STOPPED, error)
-        except KeyboardInterrupt as error:
-            _fail("stopped before a state could be saved", EXIT_FAILED, error)
-        except Exception as error:
-            _fail(f"{type(error).__name__}: {error}", EXIT_FAILED, error)
-
-    return run
-
-
-def _fail(message: str, code: int, error: BaseException) -> NoReturn:
-    if os.environ.get("ROBUSTSEG_TRACEBACK"):
-        traceback.print_exception(error)
-    for line in message.splitlines() or ["no message"]:
-        typer.echo(line if code == EXIT_STOPPED else f"error: {line}", err=True)
-    if code == EXIT_FAILED:
-        typer.echo("This is not expected; set ROBUSTSEG_TRACEBACK=1 to see where.", err=True)
-    raise typer.Exit(code)
 
 
 @app.callback(invoke_without_command=True)
@@ -119,7 +75,7 @@ def _root(
 
 
 @app.command()
-@_guarded
+@guarded
 def train(
     recipe: RecipeName,
     out: Annotated[
@@ -128,7 +84,7 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train a network as a recipe says, evaluate it and export it."""
-    loaded = _load(recipe, overrides)
+    loaded = load_recipe_file(recipe, overrides)
     folder = _free_folder(loaded.name) if out is None else _checked_folder(out)
     from keras_robustseg import run
 
@@ -137,7 +93,7 @@ def train(
 
 
 @app.command()
-@_guarded
+@guarded
 def resume(folder: RunFolder) -> None:
     """Continue a run that was stopped, to the same result as if it had not been."""
     _require_run(folder)
@@ -148,7 +104,7 @@ def resume(folder: RunFolder) -> None:
 
 
 @app.command()
-@_guarded
+@guarded
 def evaluate(folder: RunFolder) -> None:
     """Measure a run's network and corrected masks once more."""
     _require_run(folder)
@@ -158,7 +114,7 @@ def evaluate(folder: RunFolder) -> None:
 
 
 @app.command()
-@_guarded
+@guarded
 def export(
     folder: RunFolder,
     formats: Annotated[
@@ -188,7 +144,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 @app.command()
-@_guarded
+@guarded
 def audit(
     target: RunOrPredictions,
     out: Annotated[
@@ -231,7 +187,66 @@ def audit(
 
 
 @app.command()
-@_guarded
+@guarded
+def attack(
+    target: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_SAVEDMODEL", help="A run, or an exported SavedModel.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="New directory; RUN/attack or NAME-attack by default.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE_OR_FOLDER", help="Images; those it was made with by default."),
+    ] = None,
+    split: Annotated[Split, typer.Option(help="Which images.")] = Split.test,
+    attacks: Annotated[
+        list[str] | None, typer.Option("--attack", help="Its name; may be given several times.")
+    ] = None,
+    eps: Annotated[
+        list[float] | None, typer.Option("--eps", help="Size, as a share of the range of values.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of attacks of fixed size.")] = 20,
+    minimal_steps: Annotated[int, typer.Option(min=1, help="Of attacks of minimal norm.")] = 100,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many images.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images attacked together.")] = 8,
+    bounds: Annotated[
+        tuple[float, float] | None, typer.Option(help="Least and greatest value of an image.")
+    ] = None,
+    surrogate: Annotated[
+        Path | None, typer.Option(help="Another run or SavedModel, to transfer attacks from.")
+    ] = None,
+    eight_bit: Annotated[
+        bool, typer.Option("--eight-bit", help="Round attacked images to 256 levels.")
+    ] = False,
+    examples: Annotated[int, typer.Option(min=0, help="Images on the page.")] = 4,
+) -> None:
+    """Attack a network, and report how robust it is."""
+    from keras_robustseg import _cli_attack
+
+    place = _cli_attack.where_to_write(target, out)
+    report = _cli_attack.attack(
+        target,
+        place,
+        data=data,
+        split=split.value,
+        attacks=attacks or _cli_attack.DEFAULT_ATTACKS,
+        eps=eps or _cli_attack.DEFAULT_EPS,
+        steps=steps,
+        minimal_steps=minimal_steps,
+        limit=limit,
+        batch_size=batch_size,
+        bounds=bounds,
+        surrogate=surrogate,
+        quantize=eight_bit,
+        examples=examples,
+    )
+    typer.echo(report.text())
+    typer.echo(f"written: {place} (open {place / 'robustness.html'})")
+
+
+@app.command()
+@guarded
 def check(
     target: RecipeOrFolder,
     json_file: Annotated[
@@ -252,7 +267,7 @@ def check(
 
 
 @app.command()
-@_guarded
+@guarded
 def noise(
     target: RecipeOrFolder,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("noise.png"),
@@ -283,7 +298,7 @@ def noise(
 
 
 @app.command()
-@_guarded
+@guarded
 def benchmark(
     file: Annotated[
         str, typer.Argument(metavar="BENCHMARK", help="A benchmark file, or a packaged one's name.")
@@ -328,16 +343,10 @@ def _open(target: str, overrides: list[str] | None) -> tuple[Recipe | None, Any]
         if overrides:
             raise RecipeError("--set: it changes a recipe, and a folder has none")
         return None, target
-    recipe = _load(target, overrides)
+    recipe = load_recipe_file(target, overrides)
     from keras_robustseg.data import source_from_config
 
     return recipe, source_from_config(recipe.data.source.model_dump())
-
-
-def _load(name: str, overrides: list[str] | None) -> Recipe:
-    from keras_robustseg.recipes import load_recipe
-
-    return load_recipe(name, overrides=overrides or ())
 
 
 def _free_folder(name: str) -> Path:
@@ -373,56 +382,6 @@ def _is_empty_folder(folder: Path) -> bool:
 def _require_run(folder: Path) -> None:
     if not folder.is_dir():
         raise StateError(f"{folder}: no such run directory")
-
-
-@recipe_app.callback()
-@_guarded
-def _recipe(
-    context: typer.Context,
-    list_: Annotated[bool, typer.Option("--list", help="List the packaged recipes.")] = False,
-    schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of a recipe.")
-    ] = False,
-) -> None:
-    if context.invoked_subcommand is not None:
-        return
-    from keras_robustseg import recipes
-
-    if schema:
-        typer.echo(json.dumps(recipes.json_schema(), indent=2))
-    elif list_:
-        for name, headline in recipes.list_recipes().items():
-            typer.echo(f"{name:<18} {headline}")
-    else:
-        raise RecipeError("recipe: expected --list, --schema, `show NAME` or `copy NAME FILE`")
-
-
-@recipe_app.command("show")
-@_guarded
-def show_recipe(
-    name: RecipeName,
-    overrides: Overrides = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Write out every default.")] = False,
-) -> None:
-    """Print a recipe: as it is written, or with every default written out."""
-    from keras_robustseg import recipes
-
-    if resolved or overrides or Path(name).suffix:
-        typer.echo(recipes.dump(_load(name, overrides)), nl=False)
-    else:
-        typer.echo(recipes.recipe_text(name), nl=False)
-
-
-@recipe_app.command("copy")
-@_guarded
-def copy_recipe(
-    name: RecipeName,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file, ending in .yaml.")],
-) -> None:
-    """Copy a packaged recipe, to start your own from."""
-    from keras_robustseg import recipes
-
-    typer.echo(f"written: {recipes.copy_recipe(name, file)}")
 
 
 def main() -> None:
