@@ -30,6 +30,8 @@ def attack(
     batch_size: int = 8,
     bounds: tuple[float, float] | None = None,
     surrogate: str | Path | None = None,
+    ignore_label: int | None = None,
+    success_rate: float = 0.99,
     quantize: bool = False,
     examples: int = 4,
 ) -> RobustnessReport:
@@ -48,6 +50,9 @@ def attack(
         batch_size: images of one shape that are attacked together.
         bounds: least and greatest value that an image may have; by default those of the split.
         surrogate: another run or SavedModel, to transfer attacks from.
+        ignore_label: class that does not count. With 0 only objects do: making every background
+            pixel an object is beyond most networks, so no attack would count as a success.
+        success_rate: share of the pixels that an attack of minimal norm must flip.
         quantize: round adversarial images to 8 bits before they are judged.
         examples: images on the page.
 
@@ -80,6 +85,8 @@ def attack(
         steps=steps,
         minimal_steps=minimal_steps,
         surrogate=other,
+        ignore_label=ignore_label,
+        success_rate=success_rate,
         quantize=quantize,
         examples=examples,
     )

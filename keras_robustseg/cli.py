@@ -216,6 +216,12 @@ def attack(
     surrogate: Annotated[
         Path | None, typer.Option(help="Another run or SavedModel, to transfer attacks from.")
     ] = None,
+    ignore_label: Annotated[
+        int | None, typer.Option(help="Class that does not count; 0 attacks objects alone.")
+    ] = None,
+    success_rate: Annotated[
+        float, typer.Option(help="Share of the pixels that attacks of minimal norm must flip.")
+    ] = 0.99,
     eight_bit: Annotated[
         bool, typer.Option("--eight-bit", help="Round attacked images to 256 levels.")
     ] = False,
@@ -238,6 +244,8 @@ def attack(
         batch_size=batch_size,
         bounds=bounds,
         surrogate=surrogate,
+        ignore_label=ignore_label,
+        success_rate=success_rate,
         quantize=eight_bit,
         examples=examples,
     )

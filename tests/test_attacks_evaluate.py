@@ -182,13 +182,41 @@ def test_a_minimal_norm_above_what_was_needed_is_noticed():
     assert not beaten.passed
 
 
+def dead_model():
+    """Its first operation is flat on the images, so that nothing moves it."""
+    image = keras.Input((None, None, 2))
+    return keras.Model(image, keras.layers.Dense(3)(keras.layers.ReLU()(image - 2.0)))
+
+
 def test_an_image_without_gradient_is_noticed(case):
     _, images, labels = case
-    image = keras.Input((None, None, 2))
-    dead = keras.Model(image, keras.layers.Dense(3)(keras.layers.ReLU()(image - 2.0)))
-    probe = checks.Probe(dead, images, labels)
+    probe = checks.Probe(dead_model(), images, labels)
     common = {"bounds": (0.0, 1.0), "success_rate": 0.99}
     assert not checks.gradients_exist(probe, common).passed
+
+
+class Stubborn(keras.layers.Layer):
+    """Nothing can change what is said of the left half."""
+
+    def call(self, logits):
+        left = keras.ops.cast(keras.ops.arange(11) < 5, "float32")[:, None]
+        return logits + 100.0 * left * keras.ops.one_hot(0, 3)
+
+
+@pytest.mark.parametrize(
+    ("at_largest", "stubborn", "passed"),
+    [(0.9, False, True), (0.9, True, None), (0.3, True, False)],
+)
+def test_an_attack_without_limit(case, at_largest, stubborn, passed):
+    model, images, _ = case
+    if stubborn:
+        image = keras.Input((9, 11, 2))
+        model = keras.Model(image, Stubborn()(model(image)))
+    labels = np.asarray(model(images)).argmax(-1)
+    probe = checks.Probe(model, images[:2], labels[:2])
+    common = {"bounds": (0.0, 1.0), "success_rate": 0.99}
+    found = checks.unlimited_succeeds(probe, {("pgd", 0.1): at_largest}, ["pgd"], (0.1,), common)
+    assert found.passed is passed
 
 
 def small_report(minimal):
