@@ -7,5 +7,7 @@ __getattr__, __dir__, __all__ = _attach(
     {
         "CoefficientGradient": "_base",
         "PixelClassifier": "_base",
+        "PixelLogisticRegression": "_logistic",
+        "PixelSVM": "_svm",
     },
 )

@@ -14,7 +14,8 @@ class Labels(NamedTuple):
 
     Args:
         masses: (N, C) label distribution of each pixel times its weight; 0 where it is void.
-        distribution: (N, C) without the weight; 0 where it is void.
+        distribution: (N, C) of sum 1 without the weight; 0 where it is void.
+        totals: (N,) sum of a soft label as it was given, 1 where it is void or a class id.
         counted: (N,) bool, neither void nor of weight 0.
         classes: (C,) ids.
         shape: of the ids as they were given.
@@ -23,6 +24,7 @@ class Labels(NamedTuple):
 
     masses: np.ndarray
     distribution: np.ndarray
+    totals: np.ndarray
     counted: np.ndarray
     classes: np.ndarray
     shape: tuple[int, ...]
@@ -30,7 +32,9 @@ class Labels(NamedTuple):
 
 
 def read_features(X: Any, features: int | None = None) -> tuple[Any, tuple[int, ...]]:
-    """Return X as float64 rows (N, F), dense or CSR, and the shape of the pixels.
+    """Return X as rows (N, F), dense or CSR, and the shape of the pixels.
+
+    float32 stays as it is; blocks of it become float64 when they are computed with.
 
     Args:
         X: (N, F), dense or sparse, or (B, *S, F).
@@ -58,7 +62,8 @@ def read_features(X: Any, features: int | None = None) -> tuple[Any, tuple[int, 
         return sparse.csr_array(x, dtype=np.float64), (x.shape[0],)
     if x.dtype.kind not in "biuf":
         raise ValueError(f"Expected X of real numbers. Received: dtype={x.dtype}")
-    return x.reshape(-1, x.shape[-1]).astype(np.float64, copy=False), x.shape[:-1]
+    kept = x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
+    return kept.reshape(-1, x.shape[-1]), x.shape[:-1]
 
 
 def check_finite(x: Any) -> None:
@@ -101,9 +106,10 @@ def read_labels(
     y = np.asarray(y)
     weight = _weights(sample_weight, shape)
     if y.shape[:-1] == shape and y.ndim == len(shape) + 1 and y.shape[-1] > 1:
-        distribution, ids = _soft(y, classes)
+        distribution, totals, ids = _soft(y, classes)
     elif y.shape == shape or y.shape == (*shape, 1):
         distribution, ids = _hard(y.reshape(-1), weight, classes)
+        totals = np.ones(len(weight))
     else:
         raise ValueError(
             f"Expected y of shape {shape}, class ids, or {(*shape, 'C')}, soft labels, as X has "
@@ -111,7 +117,7 @@ def read_labels(
         )
     counted = (weight > 0) & (distribution.sum(axis=1) > 0)
     masses = np.where(counted, weight, 0.0)[:, None] * distribution
-    return Labels(masses, distribution, counted, ids, shape, y.ndim > len(shape))
+    return Labels(masses, distribution, totals, counted, ids, shape, y.ndim > len(shape))
 
 
 def check_classes(classes: np.ndarray, masses: np.ndarray) -> None:
@@ -159,7 +165,7 @@ def _hard(
             f"Expected whole numbers as class ids, negative for void. Received: dtype={y.dtype}"
         )
     y = y.astype(np.int64)
-    present = np.unique(y[(y >= 0) & (weight > 0)])
+    present = _distinct(y[(y >= 0) & (weight > 0)])
     ids = present if classes is None else np.asarray(classes)
     unknown = np.setdiff1d(present, ids)
     if len(unknown):
@@ -167,10 +173,17 @@ def _hard(
     return (y[:, None] == ids).astype(np.float64), ids
 
 
+def _distinct(ids: np.ndarray) -> np.ndarray:
+    """Sorted distinct ids, which are not negative; without a sort where they are small."""
+    if len(ids) and ids.max() < 65_536:
+        return np.flatnonzero(np.bincount(ids))
+    return np.unique(ids)
+
+
 def _soft(
     y: np.ndarray, classes: Sequence[int] | np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distributions (N, C), 0 where void, and ids (C,)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distributions (N, C), 0 where void, sums (N,) as given, 1 where void, and ids (C,)."""
     y = y.reshape(-1, y.shape[-1]).astype(np.float64)
     ids = np.arange(y.shape[1]) if classes is None else np.asarray(classes)
     if len(ids) != y.shape[1]:
@@ -179,5 +192,6 @@ def _soft(
         )
     if not np.isfinite(y).all() or (y < 0).any():
         raise ValueError("Expected soft labels finite and not negative; void is a row of zeros.")
-    total = y.sum(axis=1, keepdims=True)
-    return np.divide(y, total, out=np.zeros_like(y), where=total > 0), ids
+    totals = y.sum(axis=1)
+    totals = np.where(totals > 0, totals, 1.0)
+    return y / totals[:, None], totals, ids
