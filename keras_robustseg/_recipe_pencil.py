@@ -10,7 +10,7 @@ from keras_robustseg._recipe_fields import Block, number, number_or, sibling_rul
 
 _SHARE = Annotated[float, number(ge=0, le=1)]
 _BELOW_ONE = Annotated[float, number(ge=0, lt=1)]
-_LATEST_WARMUP = 0.35
+_SHORTEST_WARMUP = 0.1
 
 
 class Pencil(Block):
@@ -96,11 +96,11 @@ class Pencil(Block):
     @classmethod
     def _leave_steps(cls, finetune: float, info: ValidationInfo) -> float:
         warmup = info.data.get("warmup", 0.0)
-        longest = _LATEST_WARMUP if warmup == "auto" else warmup
-        if longest + finetune > 1:
+        share = _SHORTEST_WARMUP if warmup == "auto" else warmup
+        if share + finetune > 1:
             raise sibling_rule(
                 f"got warmup {warmup if warmup == 'auto' else format(warmup, 'g')} and finetune "
                 f"{finetune:g}, expected a sum of at most 1"
-                + (f" (auto takes up to {_LATEST_WARMUP:g})" if warmup == "auto" else "")
+                + (f" (auto takes at least {_SHORTEST_WARMUP:g})" if warmup == "auto" else "")
             )
         return finetune

@@ -219,9 +219,9 @@ ONE_MISTAKE = [
     ),
     (
         "warmup: 0.3",
-        "warmup: auto\n  finetune: 0.7",
-        "20: method: got warmup auto and finetune 0.7, expected a sum of at most 1 "
-        "(auto takes up to 0.35)",
+        "warmup: auto\n  finetune: 0.95",
+        "20: method: got warmup auto and finetune 0.95, expected a sum of at most 1 "
+        "(auto takes at least 0.1)",
     ),
     (
         "warmup: 0.3",

@@ -21,8 +21,8 @@ from keras_robustseg.labels._pencil_steps import (
 from keras_robustseg.labels._store_codec import STORAGES
 
 DEFAULT_MARGIN = 0.2
-# When `warmup="auto"` begins at the latest, as a share of the training.
-LATEST_WARMUP = 0.35
+# When `warmup="auto"` ends at the earliest, as a share of the training.
+EARLIEST_CORRECTION = 0.1
 _CHOICES = {
     "store": ("device", "disk", "teacher", "none"),
     "storage": STORAGES,
@@ -99,7 +99,8 @@ class Pencil:
             the image size (lambda = 600, B = 128, C = 2: 2.3). Small steps average the
             predictions of many epochs; from label_rate (1 + m) = 4 on, labels swing.
         warmup: share of all training steps in the first phase; "auto" ends it for each class when
-            the training curve of that class has flattened, by 35 % of the training at the latest.
+            the training curve of that class has flattened, after a tenth of the training at the
+            earliest; a class whose curve never flattens is never corrected.
         finetune: share of all training steps in the last phase.
         store: where q lives. "device" keeps a row per pixel in a variable (`LabelStore`), "disk"
             in a memory-mapped file (`DiskLabelStore`; TensorFlow without XLA). "teacher" keeps
@@ -222,11 +223,11 @@ class Pencil:
         self._check_correction()
 
     def _check_correction(self) -> None:
-        warmup = LATEST_WARMUP if self.warmup == "auto" else float(self.warmup)
+        warmup = EARLIEST_CORRECTION if self.warmup == "auto" else float(self.warmup)
         if min(warmup, self.finetune) < 0.0 or warmup + self.finetune > 1.0:
             raise ValueError(
                 "`warmup` and `finetune` are shares of the training and sum to at most 1; "
-                f'warmup="auto" may take {LATEST_WARMUP:g}. '
+                f'warmup="auto" takes at least {EARLIEST_CORRECTION:g}. '
                 f"Received: warmup={self.warmup}, finetune={self.finetune}"
             )
         for name in ("presence", "mass_floor"):

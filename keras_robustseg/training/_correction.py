@@ -16,12 +16,11 @@ from keras_robustseg.labels import (
     reference_agreement,
     unseen_classes,
 )
-from keras_robustseg.labels._pencil import LATEST_WARMUP
+from keras_robustseg.labels._pencil import EARLIEST_CORRECTION
 from keras_robustseg.labels._store import _from_all_replicas, _scatter_add
 from keras_robustseg.losses import replica_count
 from keras_robustseg.training._objective import Clock
 
-EARLIEST = 0.1
 _FAST, _SLOW, _MASS = 1 / 50, 1 / 10, 1 / 20
 _FLATTENED = 0.05
 _MEMORY = 0.8
@@ -48,9 +47,9 @@ class Correction(keras.layers.Layer):
     - `warmup="auto"`: correction of pixels given as class k begins once the training curve of
       that class, the soft Dice d_k of predictions and given masks, has flattened: when its
       fast moving average (a fiftieth of the training) lies less than 5 % above its slow one (a
-      tenth), between a tenth and 35 % of the training. Background begins with the first of the
-      others. (Liu et al., CVPR 2022, stop at the same place by fitting the curve to an
-      exponential.)
+      tenth), after a tenth of the training. A class whose curve does not flatten has not been
+      learned, and its labels stay as given. Background begins with the first of the others. (Liu
+      et al., CVPR 2022, stop at the same place by fitting the curve to an exponential.)
     - `presence`: pixels given as class k keep their label in images in which the network does
       not see the class (`unseen_classes`).
     - `image_weights`: images count by the moving agreement of prediction and given mask
@@ -166,7 +165,7 @@ class Correction(keras.layers.Layer):
         dice = old[:, 0] / ops.maximum(old[:, 1], 1e-37)
         past = ops.cast(self.clock.step, "float32")
         flat = (dice[0] - dice[1] < _FLATTENED * dice[0]) & (old[1, 1] > 0)
-        ready = (flat & (past > EARLIEST * horizon)) | (past > LATEST_WARMUP * horizon)
+        ready = flat & (past > EARLIEST_CORRECTION * horizon)
         opened = ops.maximum(ops.convert_to_tensor(self.open), ops.cast(ready, "float32"))
         opened = ops.concatenate([ops.max(opened[1:], keepdims=True), opened[1:]])
         self.curves.assign(ops.where(finite, new, old))

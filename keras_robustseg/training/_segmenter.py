@@ -13,7 +13,6 @@ import numpy as np
 from keras import ops
 
 from keras_robustseg.labels import LabelStore, num_classes_of
-from keras_robustseg.labels._pencil import LATEST_WARMUP
 from keras_robustseg.losses import replica_count
 from keras_robustseg.training._adversary import CLEAN, checked_adversary, clean_log_p
 from keras_robustseg.training._guard import train_step_jax, train_step_tensorflow
@@ -218,9 +217,10 @@ class RobustSegmenter(keras.Model):
         if self.objective is None:
             return
         warmup, finetune = (getattr(self.label_model, s, 0.0) for s in ("warmup", "finetune"))
-        latest = LATEST_WARMUP if warmup == "auto" else warmup
+        # An automatic warm-up lasts until the objective ends it.
+        longest = 1.0 if warmup == "auto" else warmup
         if int(ops.convert_to_numpy(self.step)) == 0 or warmup != "auto":
-            self.warmup_end.assign(round(latest * total_steps))
+            self.warmup_end.assign(round(longest * total_steps))
         self.objective.plan(total_steps)
         self.finetune_start.assign(round((1.0 - finetune) * total_steps))
 
