@@ -63,15 +63,16 @@ def opened_at(curve, steps=400):
 def test_warmup_ends_when_the_curve_flattens():
     quick = opened_at(lambda t: 0.9 * (1 - np.exp(-t / 0.02)))
     slow = opened_at(lambda t: 0.9 * (1 - np.exp(-t / 0.15)))
-    late = opened_at(lambda t: 0.05 + 0.85 * np.clip((t - 0.3) / 0.3, 0, 1))
+    late = opened_at(lambda t: 0.02 + 0.88 * np.clip((t - 0.3) / 0.3, 0, 1))
     assert 0.1 <= quick < slow < 0.6 < late < 0.8
-    assert opened_at(lambda t: 0.02 + 0.97 * t**2) == 1.0
+    assert opened_at(lambda t: 0.02 + 0.97 * t**4) == 1.0
 
 
 def test_class_begins_by_itself_and_background_with_the_first():
     watch = Correction(Pencil(), 4, 3, clock(10**6))
     watch.plan(100)
-    watch.curves.assign(np.array([[[1, 8, 8], [2, 10, 10]], [[1, 8, 2], [2, 10, 10]]], "float32"))
+    sizes = [[2, 10, 10], [1, 5, 5], [11, 11, 11]]
+    watch.curves.assign(np.array([[[1, 8, 8], *sizes], [[1, 8, 2], *sizes]], "float32"))
     watch.clock.step.assign(20)
     yhat = np.eye(3, dtype="float32")[np.array([[[0, 1], [2, 2]]])]
     log_p = np.log(np.full(yhat.shape, 1 / 3, "float32"))

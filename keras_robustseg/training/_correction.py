@@ -23,6 +23,7 @@ from keras_robustseg.training._objective import Clock
 
 _FAST, _SLOW, _MASS = 1 / 50, 1 / 10, 1 / 20
 _FLATTENED = 0.05
+_LEARNED = 0.1
 _MEMORY = 0.8
 
 
@@ -47,9 +48,11 @@ class Correction(keras.layers.Layer):
     - `warmup="auto"`: correction of pixels given as class k begins once the training curve of
       that class, the soft Dice d_k of predictions and given masks, has flattened: when its
       fast moving average (a fiftieth of the training) lies less than 5 % above its slow one (a
-      tenth), after a tenth of the training. A class whose curve does not flatten has not been
-      learned, and its labels stay as given. Background begins with the first of the others. (Liu
-      et al., CVPR 2022, stop at the same place by fitting the curve to an exponential.)
+      tenth), after a tenth of the training. A curve that is flat because the class is not seen
+      yet does not count: d_k must be a tenth of the way from what a blind guess of the right
+      volume has, the share of the class, to 1. A class that is not learned keeps its labels.
+      Background begins with the first of the others. (Liu et al., CVPR 2022, stop at the same
+      place by fitting the curve to an exponential.)
     - `presence`: pixels given as class k keep their label in images in which the network does
       not see the class (`unseen_classes`).
     - `image_weights`: images count by the moving agreement of prediction and given mask
@@ -80,7 +83,7 @@ class Correction(keras.layers.Layer):
         self.pencil, self.num_classes, self.clock = pencil, num_classes, clock
         self.weighs = bool(pencil.image_weights) and num_images is not None
         self.horizon = self._number("horizon", ())
-        self.curves = self._number("curves", (2, 2, num_classes))
+        self.curves = self._number("curves", (2, 4, num_classes))
         self.open = self._number("open", (num_classes,))
         self.masses = self._number("masses", (2, num_classes))
         self.lost = self._number("lost", (num_classes,))
@@ -146,7 +149,9 @@ class Correction(keras.layers.Layer):
         predicted, given = class_masses(p, batch.yhat, counted)
         if self.automatic:
             both = 2.0 * class_masses(p * batch.yhat, batch.yhat, counted)[0]
-            self._follow_curves(ops.sum(both, axis=0), ops.sum(predicted + given, axis=0), finite)
+            everything = ops.broadcast_to(ops.sum(given, axis=-1, keepdims=True), ops.shape(given))
+            sums = [both, predicted + given, given, everything]
+            self._follow_curves(ops.sum(ops.stack(sums), axis=1), finite)
         if self.pencil.mass_floor:
             kept, _ = class_masses(ops.exp(batch.log_q), batch.yhat, counted)
             self._follow_masses(ops.sum(kept, axis=0), ops.sum(given, axis=0), finite)
@@ -155,16 +160,20 @@ class Correction(keras.layers.Layer):
             agreement = ops.where(unseen, 1.0, image_agreement(p, batch.yhat, counted))
             self._remember(x["sample_id"], agreement, finite)
 
-    def _follow_curves(self, both: Any, size: Any, finite: Any) -> None:
-        """Update the moving averages of 2 <p, yhat> and |p| + |yhat|; open what has flattened."""
+    def _follow_curves(self, sums: Any, finite: Any) -> None:
+        """Update the moving averages of 2 <p, yhat>, |p| + |yhat|, |yhat| and the pixels, (4, C).
+
+        Opens the classes whose curve has flattened.
+        """
         old, horizon = ops.convert_to_tensor(self.curves), ops.convert_to_tensor(self.horizon)
         rates = 1.0 / ops.maximum(ops.convert_to_tensor([_FAST, _SLOW], "float32") * horizon, 1.0)
-        seen = replica_count() * ops.stack([both, size])
-        new = old + rates[:, None, None] * (seen[None] - old)
+        new = old + rates[:, None, None] * (replica_count() * sums[None] - old)
         # Decided by the averages before this batch, which are the same on every replica.
         dice = old[:, 0] / ops.maximum(old[:, 1], 1e-37)
         past = ops.cast(self.clock.step, "float32")
-        flat = (dice[0] - dice[1] < _FLATTENED * dice[0]) & (old[1, 1] > 0)
+        chance = old[1, 2] / ops.maximum(old[1, 3], 1e-37)
+        flat = dice[0] - dice[1] < _FLATTENED * dice[0]
+        flat = flat & (dice[1] > chance + _LEARNED * (1.0 - chance))
         ready = flat & (past > EARLIEST_CORRECTION * horizon)
         opened = ops.maximum(ops.convert_to_tensor(self.open), ops.cast(ready, "float32"))
         opened = ops.concatenate([ops.max(opened[1:], keepdims=True), opened[1:]])
