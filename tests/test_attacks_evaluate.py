@@ -290,3 +290,22 @@ def test_bad_input(case, arguments, message):
         attacks.evaluate_robustness(
             model, [(images, labels)], ["pgd"], (0.1,), steps=1, classes=("a",)
         )
+
+
+def test_robustness_is_tracked_while_a_network_trains(case):
+    model, images, labels = case
+    known = labels[:4]
+    watch = attacks.RobustnessCallback(images[:4], known, "pgd", eps=0.05, steps=3, every=2)
+    model = keras.models.clone_model(model)
+    model.set_weights(case[0].get_weights())
+    model.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    )
+    model.optimizer.learning_rate = 0.0
+    history = model.fit(images, labels, epochs=2, callbacks=[watch], verbose=0).history
+    found = attacks.pgd(model, images[:4], known, eps=0.05, steps=3)
+    counts = scores.confusion(found.predictions, known, 3)
+    assert history["robust_accuracy"] == [pytest.approx(float(scores.pixel_accuracy(counts)))]
+    assert history["robust_dice"] == [pytest.approx(float(scores.class_dice(counts)[1:].mean()))]
+    with pytest.raises(ValueError, match="at least 1"):
+        attacks.RobustnessCallback(images, labels, "pgd", eps=0.1, every=0)

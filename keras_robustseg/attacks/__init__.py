@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = _attach(
         "AdversarialTraining": "_training",
         "AttackResult": "_result",
         "Common": "_problem",
+        "RobustnessCallback": "_callback",
         "RobustnessReport": "_evaluate_report",
         "cospgd": "_pgd",
         "evaluate_robustness": "_evaluate",
