@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from keras_robustseg._recipe_adversarial import Adversarial
+from keras_robustseg._recipe_adversarial import Adversarial, Robustness
 from keras_robustseg._recipe_data import DataBlock
 from keras_robustseg._recipe_fields import (
     Block,
@@ -174,6 +174,9 @@ class Evaluation(Block):
         tuple[int, ...] | None,
         several(whole(ge=1), "a list of 2 or 3 sizes such as [64, 64]", least=2, most=3, null=True),
     ] = Field(None, description="size of the sliding window; null predicts whole images")
+    robustness: Robustness | None = Field(
+        None, description="attack the network; null does not (TensorFlow only)"
+    )
 
 
 class Export(Block):

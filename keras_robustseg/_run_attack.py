@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robustseg._run_build import derived_source, split_indices
+from keras_robustseg._recipe_adversarial import Robustness
+from keras_robustseg._run_build import Parts, derived_source, split_indices
 from keras_robustseg.attacks import RobustnessReport, evaluate_robustness
+from keras_robustseg.attacks._evaluate_scores import figures
 from keras_robustseg.data import Source, source_from_config
 from keras_robustseg.data._ingest import choose_reader
 from keras_robustseg.errors import DataError, RecipeError
@@ -176,3 +179,29 @@ def batches(victim: Victim, indices: Sequence[int], size: int) -> Iterator[Batch
 def _stacked(samples: Sequence[Batch]) -> Batch:
     images, masks = zip(*samples, strict=True)
     return np.stack(images), np.stack(masks)
+
+
+def attack_trained(parts: Parts, block: Robustness, out: Path) -> dict[str, Any]:
+    """Write the report that `evaluation.robustness` asks for; return figures for `metrics.json`."""
+    settings = block.model_dump()
+    victim = Victim(str(out), parts.model.served, parts.source, parts.recipe)
+    shutil.rmtree(out / "attack", ignore_errors=True)  # what an interrupted ending has left
+    found = run_attack(
+        victim,
+        out / "attack",
+        split="test",
+        shares=settings.pop("eps"),
+        batch_size=parts.recipe.evaluation.batch_size,
+        bounds=None,
+        **settings,
+    )
+    worst = [figures(tally, found.classes) for tally in found.worst.values()]
+    return {
+        "robustness": {
+            "eps": list(found.eps),
+            "worst_dice": [row["mean_dice"] for row in worst],
+            "worst_accuracy": [row["accuracy"] for row in worst],
+            "clean_dice": found.clean["mean_dice"],
+            "trustworthy": found.trustworthy,
+        }
+    }

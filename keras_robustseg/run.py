@@ -10,6 +10,7 @@ A run directory holds
     network.keras              the trained network
     corrected_masks/           in the format and geometry of the given ones
     figures/                   curves, overlays
+    attack/                    the report of robustness, where the recipe asks for one
     metrics.json               every figure that is printed
 """
 
@@ -162,6 +163,7 @@ def _finish(parts: Parts, saver: ExactResume, out: Path, seconds: float) -> dict
         "rendered_images": parts.source.rendered,
         "labels": label_metrics(parts, out),
         "test": test_metrics(parts),
+        **_robustness(parts, out),
         "training": {
             "epochs": parts.recipe.training.epochs,
             "steps": int(keras.ops.convert_to_numpy(parts.model.step)),
@@ -180,6 +182,15 @@ def _finish(parts: Parts, saver: ExactResume, out: Path, seconds: float) -> dict
     write_json_atomic(out / "metrics.json", result)
     print(metrics_table(result))
     return result
+
+
+def _robustness(parts: Parts, out: Path) -> dict[str, Any]:
+    block = parts.recipe.evaluation.robustness
+    if block is None:
+        return {}
+    from keras_robustseg._run_attack import attack_trained
+
+    return attack_trained(parts, block, out)
 
 
 def _described(parts: Parts) -> dict[str, Any]:

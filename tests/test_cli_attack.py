@@ -22,6 +22,9 @@ training:
   epochs: 2
   optimizer: {{kind: adam, learning_rate: 1e-2}}
   adversarial: {{attack: pgd, eps: 0.05, steps: 1, warmup: 0.0}}
+evaluation:
+  surface: false
+  robustness: {{attacks: [pgd], eps: [0.05, 0.2], steps: 2}}
 report: {{overlays: 0}}
 """
 
@@ -46,14 +49,22 @@ def invoke(*arguments):
     return CliRunner().invoke(app, ["attack", *map(str, arguments)])
 
 
+def test_the_recipe_may_ask_for_the_report(run):
+    figures = json.loads((run / "run" / "metrics.json").read_text())["robustness"]
+    body = json.loads((run / "run" / "attack" / "report.json").read_text())
+    worst = [row for row in body["rows"] if row["attack"] == "worst"]
+    assert figures["worst_dice"] == [row["mean_dice"] for row in worst]
+    assert figures["eps"] == body["eps"]
+
+
 FEW = ("--attack", "pgd", "--eps", "0.05", "--eps", "0.2", "--steps", "2", "--examples", "1")
 
 
 def test_a_run_and_its_export_fall_alike(run):
-    answer = invoke(run / "run", *FEW)
+    answer = invoke(run / "run", *FEW, "--out", run / "of_run")
     assert answer.exit_code == 0, answer.output
     assert "gradients are not zero" in answer.output
-    first = json.loads((run / "run" / "attack" / "report.json").read_text())
+    first = json.loads((run / "of_run" / "report.json").read_text())
     export = run / "saved_models" / "small"
     answer = invoke(export, *FEW, "--out", run / "of_export")
     assert answer.exit_code == 0, answer.output
