@@ -9,5 +9,8 @@ __getattr__, __dir__, __all__ = _attach(
         "PixelClassifier": "_base",
         "PixelLogisticRegression": "_logistic",
         "PixelSVM": "_svm",
+        "network_features": "_features",
+        "pixel_feature_names": "_features",
+        "pixel_features": "_features",
     },
 )
