@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -23,8 +23,7 @@ def choose_at_rate(payoffs: Any, prices: Any, rate: Any) -> Any:
     Example:
         `choose_at_rate(np.array([0.0, 3.0]), np.array([0.0, 2.0]), 1.0)  # [0, 1]`
     """
-    chosen = ops.argmin(_price_of_best(payoffs, prices, rate), axis=-1)
-    return ops.one_hot(chosen, payoffs.shape[-1], dtype=payoffs.dtype)
+    return _cheapest_of_best(_Options.of(payoffs, prices), rate)
 
 
 def spent_on(choice: Any, prices: Any) -> Any:
@@ -58,34 +57,56 @@ def choose_in_budget(
         `choose_in_budget(gains, prices, shares, 0.1, least_price=1.0)`
     """
     axes, budget = tuple(range(-pooled, 0)), as_level(budget, payoffs)
+    options = _Options.of(payoffs, prices)
 
     def spending(price_of_choice: Any) -> Any:
         return ops.sum(weights * price_of_choice, axis=axes, keepdims=True)
 
     def fits(rate: Any) -> Any:
-        best = _price_of_best(payoffs, prices, ops.expand_dims(rate, -1))
+        best = _price_of_best(options, ops.expand_dims(rate, -1))
         return spending(ops.min(best, axis=-1)) <= budget
 
-    top = 2.0 * ops.max(_spread(payoffs, prices), axis=axes, keepdims=True) / least_price
+    top = 2.0 * ops.max(_spread(options), axis=axes, keepdims=True) / least_price
     rates = rates_at_budget(fits, ops.maximum(top, 0.0))
-    dear, cheap = (choose_at_rate(payoffs, prices, ops.expand_dims(r, -1)) for r in rates)
+    dear, cheap = (_cheapest_of_best(options, ops.expand_dims(r, -1)) for r in rates)
     high, low = spending(spent_on(dear, prices)), spending(spent_on(cheap, prices))
     share = ops.clip(ops.divide_no_nan(budget - low, high - low), 0.0, 1.0)
     share = ops.expand_dims(share, -1)
     return share * dear + (1.0 - share) * cheap
 
 
-def _price_of_best(payoffs: Any, prices: Any, rate: Any) -> Any:
+class _Options(NamedTuple):
+    """Options as a loop over rates wants them.
+
+    payoffs: (..., O), -infinite where the option is not allowed.
+    charged: prices, 0 there.
+    prices: as given, infinite there.
+    """
+
+    payoffs: Any
+    charged: Any
+    prices: Any
+
+    @classmethod
+    def of(cls, payoffs: Any, prices: Any) -> _Options:
+        allowed = ops.isfinite(prices)
+        worth = ops.where(allowed, payoffs, -float("inf"))
+        return cls(worth, ops.where(allowed, prices, 0.0), prices)
+
+
+def _price_of_best(options: _Options, rate: Any) -> Any:
     """Prices of the options that are best at this rate, infinite for the others."""
-    allowed = ops.isfinite(prices)
-    worth = payoffs - rate * ops.where(allowed, prices, 0.0)
-    worth = ops.where(allowed, worth, -float("inf"))
+    worth = options.payoffs - rate * options.charged
     best = worth >= ops.max(worth, axis=-1, keepdims=True)
-    return ops.where(best, prices, float("inf"))
+    return ops.where(best, options.prices, float("inf"))
 
 
-def _spread(payoffs: Any, prices: Any) -> Any:
+def _cheapest_of_best(options: _Options, rate: Any) -> Any:
+    chosen = ops.argmin(_price_of_best(options, rate), axis=-1)
+    return ops.one_hot(chosen, options.payoffs.shape[-1], dtype=options.payoffs.dtype)
+
+
+def _spread(options: _Options) -> Any:
     """Largest less least payoff of the options that are allowed."""
-    allowed = ops.isfinite(prices)
-    high = ops.max(ops.where(allowed, payoffs, -float("inf")), axis=-1)
-    return high - ops.min(ops.where(allowed, payoffs, float("inf")), axis=-1)
+    least = ops.where(ops.isfinite(options.prices), options.payoffs, float("inf"))
+    return ops.max(options.payoffs, axis=-1) - ops.min(least, axis=-1)
