@@ -127,11 +127,22 @@ def _sums_chi2(of: Rows, _: float, x: Any, powers: Sequence[Any]) -> tuple[Any, 
     return total, (first - x * second) / total, change, z * z2 - z1 * z1, 0.0
 
 
-def _start(of: Rows, order: float, radius: Any, mean: Any) -> Any:
+def _start(order: float, radius: Any, mean: Any, variance: Any) -> Any:
     """log x at which the variance of q / p, to first order, fits the radius."""
-    variance = of.reduce.sum(of.share * ops.square(of.gaps - mean)) / of.total
     x = ops.sqrt(2.0 * radius / ops.maximum(variance, tiny(radius)))
     return ops.log(x) - ops.log(ops.maximum(1.0 + (order - 1.0) * mean * x, 0.1))
+
+
+def _origin(order: float, radius: Any, mean: Any, variance: Any) -> Any:
+    """The gap (..., 1) about which moments are taken, near the mean gap under the solution.
+
+    Moments of "chi2" come from sums that are taken before the weights are known, and round at the
+    scale of the gaps less this origin. Where no weight is 0 it is the very mean gap under q.
+    """
+    if order != 2.0:
+        return ops.zeros_like(mean)
+    squared = ops.expm1(2.0 * ops.minimum(radius, 20.0))
+    return ops.maximum(mean - ops.sqrt(squared * variance), 0.0)
 
 
 def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
@@ -140,11 +151,11 @@ def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
     Rows that are `held` need none.
     """
     mean = of.reduce.sum(of.share * of.gaps) / of.total
-    # Sums of many gaps round less about their mean, and "chi2" needs no others.
-    origin = mean if order == 2.0 else ops.zeros_like(mean)
+    variance = of.reduce.sum(of.share * ops.square(of.gaps - mean)) / of.total
+    origin = _origin(order, radius, mean, variance)
     first = of.share * (of.gaps - origin)
     powers = (of.share, first, first * (of.gaps - origin), origin)
-    start = _start(of, order, radius, mean)
+    start = _start(order, radius, mean, variance)
     low = ops.minimum(0.5 * ops.log(radius), start) - 8.0 - math.log1p(abs(order - 1.0))
     # From order 2 on the divergence has kinks, where a last step is no better than the one before.
     loose, tight = (1e-7, 1e-14) if epsilon(radius) < 1e-10 else (1e-4, 2e-6)
