@@ -35,29 +35,26 @@ def spectral_risk(
     order = ops.argsort(-of.gaps, axis=-1)
     gaps = ops.take_along_axis(of.gaps, order, axis=-1)
     mass = ops.take_along_axis(of.probability, order, axis=-1)
-    end = ops.minimum(ops.cumsum(mass, axis=-1), 1.0)
-    begin, end = _shared_ranks(gaps, end)
-    mean_density = (_cumulative(spectrum, end) - _cumulative(spectrum, begin)) / ops.maximum(
-        end - begin, tiny(end)
-    )
-    q = ops.take_along_axis(mass * mean_density, ops.argsort(order, axis=-1), axis=-1)
+    end = ops.minimum(ops.cumsum(mass, axis=-1)[..., :-1], 1.0)
+    outer = ops.ones_like(mass[..., :1])
+    end = ops.concatenate([ops.zeros_like(outer), end, outer], axis=-1)
+    levels = _cumulative(spectrum, end)
+    q = _shared_in_runs(levels[..., 1:] - levels[..., :-1], mass, gaps)
+    q = ops.take_along_axis(q, ops.argsort(order, axis=-1), axis=-1)
     return stanced(answer(of, q / ops.maximum(ops.sum(q, -1, keepdims=True), tiny(q))), stance)
 
 
-def _shared_ranks(gaps: Any, end: Any) -> tuple[Any, Any]:
-    """Where the run of equal losses that each belongs to begins and ends in cumulated mass."""
+def _shared_in_runs(q: Any, mass: Any, gaps: Any) -> Any:
+    """Share q (..., n) among equal gaps, which follow each other, in proportion to their mass."""
     new = ops.not_equal(gaps[..., 1:], gaps[..., :-1])
-    first = ops.concatenate([ops.zeros_like(end[..., :1]), end[..., :-1]], axis=-1)
-    outer = ops.ones_like(end[..., :1])
-    begin = ops.concatenate(
-        [ops.zeros_like(outer), ops.where(new, first[..., 1:], ops.zeros_like(first[..., 1:]))], -1
-    )
-    stop = ops.concatenate(
-        [ops.where(new, end[..., :-1], ops.ones_like(end[..., :-1])), outer], axis=-1
-    )
-    axis = len(gaps.shape) - 1
-    begin = ops.associative_scan(ops.maximum, begin, axis=axis)
-    return begin, ops.associative_scan(ops.minimum, stop, reverse=True, axis=axis)
+    new = ops.concatenate([ops.ones_like(gaps[..., :1], dtype="bool"), new], axis=-1)
+    # Each row begins a new run, so that one numbering serves all rows.
+    run = ops.cumsum(ops.cast(ops.reshape(new, (-1,)), "int32")) - 1
+    sums = [
+        ops.segment_sum(ops.reshape(x, (-1,)), run, num_segments=ops.size(q)) for x in (q, mass)
+    ]
+    density = ops.take(sums[0] / ops.maximum(sums[1], tiny(q)), run)
+    return mass * ops.reshape(density, ops.shape(mass))
 
 
 def _cumulative(spectrum: Any, at: Any) -> Any:
