@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from keras_robustseg import optimize
 
@@ -46,6 +47,16 @@ class Operator:
 
 def number(low: float, high: float) -> Callable[[Random, Array], tuple[Array, ...]]:
     return lambda rng, x: (rng.uniform(low, high),)
+
+
+def symmetric(rng: Random, shape: tuple[int, ...]) -> Array:
+    x = rng.normal(0, 2, shape)
+    return x + np.swapaxes(x, -1, -2)
+
+
+def symmetrized(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator of (X + X^T) / 2, so that differences may leave the symmetric matrices."""
+    return lambda x, *more: call((x + ops.swapaxes(x, -1, -2)) / 2, *more)
 
 
 OPERATORS = [
@@ -87,6 +98,46 @@ OPERATORS = [
         optimize.project_box,
         lambda rng, x: (rng.uniform(-2, 0, 5), rng.uniform(0, 2, x.shape)),
     ),
+    Operator(
+        "project_capped_simplex",
+        lambda x, cap, radius: optimize.project_capped_simplex(x, cap, radius=radius),
+        lambda rng, x: (rng.uniform(0.2, 1, x.shape), rng.uniform(0.1, 0.9, x.shape[:-1])),
+    ),
+    Operator(
+        "prox_kl",
+        optimize.prox_kl,
+        lambda rng, x: (rng.uniform(0.5, 2, 5), rng.uniform(0.5, 3, x.shape)),
+    ),
+    Operator("prox_nuclear", optimize.prox_nuclear, number(1, 3), shape=(2, 3, 5)),
+    Operator(
+        "prox_nuclear of tall ones",
+        optimize.prox_nuclear,
+        lambda rng, x: (rng.uniform(0.5, 2, 2),),
+        shape=(2, 4, 3),
+    ),
+    Operator("prox_rank", optimize.prox_rank, number(1, 3), shape=(2, 3, 4), convex=False),
+    Operator("project_psd", optimize.project_psd, lambda rng, x: (), (2, 4, 4), symmetric),
+    Operator("prox_neg_logdet", optimize.prox_neg_logdet, number(0.3, 2), (2, 4, 4), symmetric),
+    Operator(
+        "prox_neg_logdet with a trace, norms and noise",
+        lambda x, step, trace, nuclear, frobenius, sigma2: optimize.prox_neg_logdet(
+            x,
+            step,
+            trace=(trace + ops.swapaxes(trace, -1, -2)) / 2,
+            nuclear=nuclear,
+            frobenius=frobenius,
+            sigma2=sigma2,
+        ),
+        lambda rng, x: (
+            rng.uniform(0.3, 2, 2),
+            rng.normal(size=(4, 4)),
+            rng.uniform(0, 1, 2),
+            0.4,
+            rng.uniform(0.1, 1, 2),
+        ),
+        (2, 4, 4),
+        symmetric,
+    ),
 ]
 
 
@@ -120,9 +171,10 @@ def has_exact_derivative(operator: Operator, rng: Random) -> None:
     """J^T v, to x and to every parameter, is what central differences say."""
     inputs = operator.draw(rng)
     v = rng.normal(size=inputs[0].shape)
-    value, *gradients = pulled_back(operator.call, inputs, v)
+    call = symmetrized(operator.call) if operator.make is symmetric else operator.call
+    value, *gradients = pulled_back(call, inputs, v)
     assert value.shape == inputs[0].shape
-    expected, directions = differences(operator.call, inputs, v, rng)
+    expected, directions = differences(call, inputs, v, rng)
     along = [np.sum(g * d) for g, d in zip(gradients, directions, strict=True)]
     np.testing.assert_allclose(along, expected, rtol=1e-6, atol=1e-7)
 

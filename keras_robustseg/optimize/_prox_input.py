@@ -18,7 +18,15 @@ def as_float(x: Any, name: str = "x") -> Any:
     Raises:
         ValueError: complex or no numbers, or, where it can be read, NaN or infinite.
     """
-    tensor = _floating(x, name)
+    return finite(_floating(x, name), name)
+
+
+def finite(tensor: Any, name: str) -> Any:
+    """Return the tensor.
+
+    Raises:
+        ValueError: it can be read, and something in it is NaN or infinite.
+    """
     _check(tensor, name, "finite", np.isfinite)
     return tensor
 
@@ -35,8 +43,7 @@ def parameter(value: Any, like: Any, name: str, *, positive: bool = False) -> An
     Raises:
         ValueError: negative, NaN or infinite, or a tensor of the other precision.
     """
-    tensor = matching(value, like, name)
-    _check(tensor, name, "finite", np.isfinite)
+    tensor = finite(matching(value, like, name), name)
     if positive:
         _check(tensor, name, "above 0", lambda v: v > 0)
     else:
