@@ -136,10 +136,12 @@ def test_a_class_that_melts_away_gets_its_given_labels_back():
     assert not ops.convert_to_numpy(watch.alive(yhat)).any()
 
 
-def small_training(**settings):
+def small_training(senseless=False, **settings):
     rng = np.random.default_rng(3)
     image = rng.normal(size=(8, 8, 8, 1)).astype("float32")
     mask = (image[..., 0] > 0).astype("int32")
+    if senseless:
+        mask = rng.permuted(mask.reshape(-1)).reshape(mask.shape)
     mask[:, :2] = -1
     keras.utils.set_random_seed(1)
     layer = keras.layers.Conv2D(2, 1)
@@ -159,6 +161,13 @@ def test_default_trains_and_counts_its_phases():
     assert 2 <= int(model.warmup_end) <= 7
     assert (ops.convert_to_numpy(correction.agreement) >= 0).all()
     assert correction.fallen == []
+
+
+def test_masks_that_nothing_can_be_learned_from_stay():
+    model = small_training(senseless=True)
+    assert model.phase == "warm-up"
+    assert int(model.warmup_end) == 20
+    assert not ops.convert_to_numpy(model.label_store.delta).any()
 
 
 def test_a_fallen_class_is_told_of_once():
