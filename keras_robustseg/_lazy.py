@@ -46,6 +46,7 @@ def attach(
 PACKAGE = __name__.partition(".")[0]
 REGISTERED = (
     "attacks._training",
+    "classifiers._quadratic",
     "labels",
     "layers",
     "losses",

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = _attach(
         "CoefficientGradient": "_base",
         "PixelClassifier": "_base",
         "PixelLogisticRegression": "_logistic",
+        "PixelQDA": "_qda",
         "PixelSVM": "_svm",
         "network_features": "_features",
         "pixel_feature_names": "_features",

@@ -160,11 +160,9 @@ def fit_at(
 
 def _figures(info: Any) -> tuple[int, float, int]:
     """Worst status, residual and iterations of a certificate, which may have one per class."""
-    residual = getattr(info, "relative_residual", np.nan)
-    if np.all(np.isnan(residual)):
-        residual = getattr(info, "residual", np.nan)
-    return (
-        int(np.max(np.asarray(info.status))),
-        float(np.max(np.asarray(residual))),
-        int(np.max(np.asarray(info.iterations))),
+    measured = (
+        np.max(np.asarray(getattr(info, name, np.nan), dtype=np.float64))
+        for name in ("adjoint_residual", "relative_residual", "residual")
     )
+    residual = next((float(value) for value in measured if not np.isnan(value)), np.nan)
+    return int(np.max(np.asarray(info.status))), residual, int(np.max(np.asarray(info.iterations)))

@@ -25,8 +25,9 @@ from keras_robustseg.tuning._inner import Differentiate, Inner, fit_at, implicit
 from keras_robustseg.tuning._outer import OPTIMISERS
 from keras_robustseg.tuning._problem import Evaluation, OuterProblem
 from keras_robustseg.tuning._report import OuterStep, Row, TuningReport
+from keras_robustseg.tuning._unrolled import Unrolled
 
-METHODS: dict[str, Differentiate] = {"implicit": implicit}
+METHODS = ("implicit", "unrolled", "one_step")
 COSTS = ("solves", "seconds")
 
 
@@ -48,12 +49,16 @@ class BilevelTuner:
         validation: a small clean set `(X, y)` or `(X, y, sample_weight)`, or a number of folds of
             the training data. Folds are as noisy as the training data: they can find penalties,
             not bad annotators.
-        method: how the hypergradient is computed: "implicit", the estimator's own.
+        method: how the hypergradient is computed: "implicit", the estimator's own, which is exact;
+            "unrolled", through `unroll_steps` steps of proximal gradient descent, or "one_step",
+            through one. These two know `PixelLogisticRegression` only, and are its first terms:
+            see `docs/tuning.md` for how far off they are. "one_step" warns.
         optimizer: "adam" or "lbfgs". L-BFGS solves every inner problem to the last tolerance.
         steps: outer steps at most, each one inner solve and one linear system per split.
         learning_rate: of Adam, in free variables.
         tolerances: first and last tolerance of the inner solves, for estimators with `tol`.
         gradient_tolerance: stop when no entry of the hypergradient is larger.
+        unroll_steps: for "unrolled".
         baseline_cost: what is equal for grid, random search and tuner: "solves" (a linear system
             counts as one) or "seconds" of processor time.
         seed: of folds and of the random search.
@@ -92,18 +97,21 @@ class BilevelTuner:
         learning_rate: float = 0.2,
         tolerances: tuple[float, float] = (1e-3, 1e-8),
         gradient_tolerance: float = 1e-6,
+        unroll_steps: int = 100,
         baseline_cost: str = "solves",
         seed: int = 0,
     ) -> None:
         check_records(hyperparameters)
-        _check_choice("method", method, tuple(METHODS))
+        _check_choice("method", method, METHODS)
         _check_choice("optimizer", optimizer, tuple(OPTIMISERS))
         _check_choice("baseline_cost", baseline_cost, COSTS)
-        _check_numbers(steps, learning_rate, tolerances)
+        _check_whole("steps", steps)
+        _check_whole("unroll_steps", unroll_steps)
+        _check_numbers(learning_rate, tolerances)
         self.estimator, self.hyperparameters = estimator, tuple(hyperparameters)
         self.validation, self.method, self.optimizer = validation, method, optimizer
         self.steps, self.learning_rate, self.tolerances = steps, learning_rate, tolerances
-        self.gradient_tolerance = gradient_tolerance
+        self.gradient_tolerance, self.unroll_steps = gradient_tolerance, unroll_steps
         self.baseline_cost, self.seed = baseline_cost, seed
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -168,7 +176,21 @@ class BilevelTuner:
             parts = [(data.take(train), data.take(held), train) for train, held in splits]
         else:
             parts = [(data, self._clean(), every)]
-        return [Inner(self.estimator, *part, per_annotator, METHODS[self.method]) for part in parts]
+        way = self._differentiate()
+        return [Inner(self.estimator, *part, per_annotator, way) for part in parts]
+
+    def _differentiate(self) -> Differentiate:
+        if self.method == "implicit":
+            return implicit
+        if self.method == "unrolled":
+            return Unrolled(self.unroll_steps)
+        warnings.warn(
+            "method='one_step' is the first term of a series: unless the inner steps contract "
+            "strongly, its direction can be wrong. Use method='implicit'.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return Unrolled(1)
 
     def _clean(self) -> Data:
         if not isinstance(self.validation, (tuple, list)) or len(self.validation) not in (2, 3):
@@ -291,9 +313,12 @@ def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"Expected {name} to be one of {known}. Received: {name}={value!r}")
 
 
-def _check_numbers(steps: int, learning_rate: float, tolerances: tuple[float, float]) -> None:
-    if not (isinstance(steps, (int, np.integer)) and steps >= 1):
-        raise ValueError(f"Expected steps to be a whole number from 1. Received: steps={steps!r}")
+def _check_whole(name: str, value: int) -> None:
+    if not (isinstance(value, (int, np.integer)) and value >= 1):
+        raise ValueError(f"Expected {name} to be a whole number from 1. Received: {name}={value!r}")
+
+
+def _check_numbers(learning_rate: float, tolerances: tuple[float, float]) -> None:
     if not learning_rate > 0:
         raise ValueError(f"Expected learning_rate above 0. Received: {learning_rate!r}")
     if not (len(tolerances) == 2 and 0 < tolerances[1] <= tolerances[0]):
