@@ -34,7 +34,7 @@ def robustness_page(found: RobustnessReport, *, title: str, rendered: bool) -> s
         f"<header><h1>{escape(title)}</h1>{_opening(found, rendered)}</header><main>",
         _section("Can this be trusted?", _checks(found)),
         _section(
-            "Accuracy under attack", _picture(_curves(found), "Accuracy by eps"), _rows(found)
+            "Under attack", _picture(_curves(found), "Accuracy and Dice by eps"), _rows(found)
         ),
     ]
     if found.minimal:
@@ -128,19 +128,22 @@ def _picture(png: bytes, described: str) -> str:
 
 
 def _curves(found: RobustnessReport) -> bytes:
-    """Accuracy by eps, a line an attack, the worst case thick."""
-    figure = new_figure(6.4, 3.8)
-    axes = figure.add_subplot()
-    clean = found.clean["accuracy"]
-    names = list(dict.fromkeys(row["attack"] for row in found.rows() if row["attack"] != "clean"))
-    for n, name in enumerate(names):
-        points = [(r["eps"], r["accuracy"]) for r in found.rows() if r["attack"] == name]
-        sizes, values = zip((0.0, clean), *sorted(points), strict=True)
-        width = 3 if name == "worst" else 1.5
-        colour = "black" if name == "worst" else DARK[n % len(DARK)]
-        axes.plot(sizes, values, marker=".", linewidth=width, color=colour, label=name)
-    axes.set(xlabel="eps", ylabel="pixel accuracy", ylim=(-0.02, 1.02))
-    axes.grid(alpha=0.3)
+    """Accuracy and Dice by eps, a line an attack, the worst case thick.
+
+    Where objects are small, accuracy hardly moves and Dice tells what happens.
+    """
+    figure = new_figure(9.6, 3.6)
+    rows, clean = found.rows(), found.clean
+    names = list(dict.fromkeys(row["attack"] for row in rows if row["attack"] != "clean"))
+    for place, key in enumerate(("accuracy", "mean_dice"), start=1):
+        axes = figure.add_subplot(1, 2, place)
+        for n, name in enumerate(names):
+            points = sorted((row["eps"], row[key]) for row in rows if row["attack"] == name)
+            sizes, values = zip((0.0, clean[key]), *points, strict=True)
+            look = ("black", 3) if name == "worst" else (DARK[n % len(DARK)], 1.5)
+            axes.plot(sizes, values, ".-", color=look[0], linewidth=look[1], label=name)
+        axes.set(xlabel="eps", ylabel=key.replace("_", " "), ylim=(-0.02, 1.02))
+        axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
     return _png(figure)
 
