@@ -29,3 +29,7 @@ class ExportError(RobustSegError):
 
 class TrainingError(RobustSegError):
     """Training cannot go on, for instance because too many steps were not finite."""
+
+
+class SolverError(RobustSegError):
+    """A numerical solver did not reach its tolerance, and the caller asked for an error."""

@@ -1,12 +1,15 @@
 """Optimisation that differentiates: solvers, their certificates, derivatives of their answers."""
 
+from keras_robustseg._lazy import attach as _attach
 from keras_robustseg._lazy import register as _register
+from keras_robustseg.errors import SolverError
 from keras_robustseg.optimize._gmres import gmres
 from keras_robustseg.optimize._info import (
     LinearInfo,
     SolveInfo,
     Status,
     describe,
+    require_ok,
     worst_status,
 )
 from keras_robustseg.optimize._iterate import AndersonIteration, FixedPointIteration
@@ -32,18 +35,49 @@ from keras_robustseg.optimize._prox_spectral import (
 )
 from keras_robustseg.optimize._series import anderson, neumann
 
+# What needs TensorFlow is loaded on first use, so that the rest works without it.
+__getattr__, _directory, _names = _attach(
+    __name__,
+    {
+        "Implicit": "_adjoint",
+        "Neumann": "_adjoint",
+        "Newton": "_root",
+        "OneStep": "_adjoint",
+        "Unrolled": "_adjoint",
+        "VjpCheck": "_check",
+        "check_vjp": "_check",
+        "fixed_point": "_fixed_point",
+        "fixed_point_jvp": "_root",
+        "fixed_point_vjp": "_root",
+        "root": "_root",
+        "root_jvp": "_root",
+        "root_vjp": "_root",
+    },
+)
+
 __all__ = [
     "AndersonIteration",
     "FixedPointIteration",
+    "Implicit",
     "LinearInfo",
+    "Neumann",
+    "Newton",
+    "OneStep",
     "SolveInfo",
     "SolveMonitor",
     "SolveRecord",
+    "SolverError",
     "Status",
+    "Unrolled",
+    "VjpCheck",
     "anderson",
     "bicgstab",
     "cg",
+    "check_vjp",
     "describe",
+    "fixed_point",
+    "fixed_point_jvp",
+    "fixed_point_vjp",
     "gmres",
     "graphical_lasso",
     "neumann",
@@ -63,7 +97,11 @@ __all__ = [
     "prox_nuclear",
     "prox_rank",
     "prox_sparse_group",
+    "require_ok",
     "robust_precision",
+    "root",
+    "root_jvp",
+    "root_vjp",
     "worst_status",
 ]
 

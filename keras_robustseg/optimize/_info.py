@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import backend, ops
 
+from keras_robustseg.errors import SolverError
+
 
 class Status(enum.IntEnum):
     """How far an answer, and a derivative at it, can be trusted. Larger is worse.
@@ -137,3 +139,16 @@ def warn_unless_ok(info: SolveInfo | LinearInfo, what: str, stacklevel: int = 3)
     """
     if is_concrete(info.status) and worst_status(info) is not Status.OK:
         warnings.warn(f"{what}: {describe(info)}.", RuntimeWarning, stacklevel=stacklevel)
+
+
+def require_ok(info: SolveInfo | LinearInfo, what: str = "The solver") -> None:
+    """Raise where a status is not OK. Not inside a compiled function.
+
+    Raises:
+        SolverError: the answer, or a derivative at it, cannot be trusted.
+
+    Example:
+        `optimize.require_ok(info)`
+    """
+    if worst_status(info) is not Status.OK:
+        raise SolverError(f"{what} did not end OK. {describe(info)}.")
