@@ -1,10 +1,11 @@
 """Support vector machines as quadratic programs: an interior point, then the exact active set.
 
-    minimise over V   1/2 sum l2 V^2 + sum_i c_i max_k (1[k != y_i] + s_ik - s_iy),  s_i = V^T x_i
+    minimise over V   <linear, V> + 1/2 sum l2 V^2 + sum_i c_i max_k (1[k != y_i] + s_ik - s_iy)
 
-for items i of class y_i and cost c_i. With one column of V the first of two classes has score 0,
-which makes it the hinge loss c max(0, 1 - s) or c max(0, 1 + s); with C columns it is the loss of
-Crammer and Singer (JMLR 2001). The dual has a simplex of size c_i for each item.
+for items i of class y_i and cost c_i, with scores s_i = V^T x_i. With one column of V the first of
+two classes has score 0, which makes it the hinge loss c max(0, 1 - s) or c max(0, 1 + s); with C
+columns it is the loss of Crammer and Singer (JMLR 2001). The dual has a simplex of size c_i for
+each item.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Items(NamedTuple):
         cost: (n,) positive.
         l2: (P, K).
         classes: C.
+        linear: (P, K), or 0.
     """
 
     design: Design
@@ -38,6 +40,7 @@ class Items(NamedTuple):
     cost: np.ndarray
     l2: np.ndarray
     classes: int
+    linear: np.ndarray | float = 0.0
 
     @property
     def columns(self) -> int:
@@ -64,7 +67,7 @@ class Items(NamedTuple):
         scores = self.scores(V)
         own = scores[self.own, np.arange(scores.shape[1])]
         worst = (self.away + scores).max(axis=0) - own
-        return float(0.5 * np.vdot(self.l2 * V, V) + self.cost @ worst)
+        return float((V * (self.linear + 0.5 * self.l2 * V)).sum() + self.cost @ worst)
 
     def free(self) -> np.ndarray:
         """Return a matrix (P K, P K) that fixes what several scores leave free; see `gauge`."""
@@ -135,7 +138,7 @@ def interior_point(items: Items, start: np.ndarray, max_iter: int) -> tuple[Poin
 def _residuals(items: Items, point: Point) -> Residuals:
     own = (1.0 - items.away) * items.cost
     return Residuals(
-        items.l2 * point.V + items.pull(point.dual - own),
+        items.linear + items.l2 * point.V + items.pull(point.dual - own),
         point.slack - (point.bound - items.away - items.scores(point.V)),
         point.dual.sum(axis=0) - items.cost,
     )

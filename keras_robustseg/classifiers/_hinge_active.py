@@ -139,7 +139,7 @@ def _exact(items: Items, active: ActiveSet) -> tuple[np.ndarray, np.ndarray]:
     every = np.arange(len(items.own))
     dual[active.first, every] = items.cost
     own = (1.0 - items.away) * items.cost
-    right = items.pull(own - dual).ravel()
+    right = (items.pull(own - dual) - items.linear).ravel()
     first = active.first[active.item]
     levels = items.away[first, active.item] - items.away[active.other, active.item]
     V, multipliers, _, _ = on_active_set(items, active, right, levels)

@@ -79,12 +79,13 @@ def fit_hinge(
         joint: one program for all columns, or one for each against the rest.
     """
     if joint:
-        problems = [_items(design, masses / divisor, penalty.l2)]
+        problems = [to_items(design, masses / divisor, penalty.l2)]
     else:
         total = masses.sum(axis=1)
         pairs = (np.column_stack([total - own, own]) / divisor for own in masses.T)
         problems = [
-            _items(design, pair, l2[:, None]) for pair, l2 in zip(pairs, penalty.l2.T, strict=True)
+            to_items(design, pair, l2[:, None])
+            for pair, l2 in zip(pairs, penalty.l2.T, strict=True)
         ]
     starts = [start] if joint else np.hsplit(start, start.shape[1])
     parts = [
@@ -111,8 +112,14 @@ def worst(infos: Sequence[SolveInfo]) -> SolveInfo:
     )
 
 
-def _items(design: Design, masses: np.ndarray, l2: np.ndarray) -> Items:
-    """One item for each pixel and class of positive mass, (n, C)."""
+def to_items(design: Design, masses: np.ndarray, l2: np.ndarray) -> Items:
+    """Return one item for each pixel and class of positive mass.
+
+    Args:
+        design: features of n pixels.
+        masses: (n, C) costs.
+        l2: (P, K).
+    """
     pixel, own = np.nonzero(masses > 0)
     alone = len(pixel) == len(masses) and (np.diff(pixel) > 0).all()
     chosen = design if alone else design._replace(x=design.x[pixel])

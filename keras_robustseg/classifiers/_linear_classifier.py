@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from keras_robustseg.classifiers._active_rows import minimize_by_rows
 from keras_robustseg.classifiers._base import CoefficientGradient, PixelClassifier
 from keras_robustseg.classifiers._chain import (
     PENALTIES,
@@ -17,13 +18,15 @@ from keras_robustseg.classifiers._chain import (
     pixel_gradients,
 )
 from keras_robustseg.classifiers._design import in_memory
-from keras_robustseg.classifiers._fitted import Fitted
+from keras_robustseg.classifiers._fitted import Fitted, SmoothFit
 from keras_robustseg.classifiers._losses import Softmax
 from keras_robustseg.classifiers._objective import Objective
 from keras_robustseg.classifiers._penalty import Penalty, read_penalty
 from keras_robustseg.classifiers._reading import check_finite, read_features, read_labels
+from keras_robustseg.classifiers._risk_fit import minimize_risk
 from keras_robustseg.classifiers._training_set import TrainingSet, from_arrays, from_blocks
 from keras_robustseg.optimize import SolveInfo, Status, describe
+from keras_robustseg.risk import RiskMeasure
 
 if TYPE_CHECKING:
     import keras
@@ -62,6 +65,7 @@ class LinearPixelClassifier(PixelClassifier):
     class_weight: Any
     fit_intercept: bool
     reduction: str
+    risk: Any
     tol: float
     max_iter: int
     warm_start: bool
@@ -154,6 +158,22 @@ class LinearPixelClassifier(PixelClassifier):
         return layer
 
     # What fit and hypergradient are made of -------------------------------------------------
+
+    def _minimize_smooth(self, objective: Objective, start: np.ndarray) -> Solved:
+        """Solve a problem whose loss is smooth, by the mean or another risk over pixels."""
+        if self.risk is None:
+            V, info = minimize_by_rows(objective, start, self.tol, self.max_iter)
+            return Solved(V, info, SmoothFit(objective))
+        if not isinstance(self.risk, RiskMeasure):
+            raise TypeError(
+                f"Expected risk to be a measure of keras_robustseg.risk. Received: {self.risk!r}"
+            )
+        if not objective.penalty.smooth:
+            raise ValueError(
+                "A risk other than the mean goes with the l2 penalty alone. Expected l1=0, group=0 "
+                "and wasserstein_radius=0, or risk=None."
+            )
+        return Solved(*minimize_risk(objective, self.risk, start, self.tol, self.max_iter), None)
 
     def _solve(self, training: TrainingSet) -> Self:
         features = training.pixels.rows - self.fit_intercept

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import expit, softmax
 
-from keras_robustseg.classifiers._active_rows import minimize_by_rows
-from keras_robustseg.classifiers._fitted import SmoothFit
 from keras_robustseg.classifiers._linear_classifier import LinearPixelClassifier, Solved
 from keras_robustseg.classifiers._losses import Softmax
 from keras_robustseg.classifiers._objective import Objective
@@ -17,6 +16,7 @@ from keras_robustseg.classifiers._separable import with_separability
 from keras_robustseg.classifiers._training_set import TrainingSet
 
 FORMULATIONS = ("auto", "binary", "multinomial")
+NORMS = ("l2", "linf")
 
 
 class PixelLogisticRegression(LinearPixelClassifier):
@@ -116,6 +116,15 @@ class PixelLogisticRegression(LinearPixelClassifier):
             raise ValueError(
                 f"Expected formulation to be one of {FORMULATIONS}. Received: {self.formulation!r}"
             )
+        if self.wasserstein_norm not in NORMS:
+            raise ValueError(
+                f"Expected wasserstein_norm to be one of {NORMS}. "
+                f"Received: {self.wasserstein_norm!r}"
+            )
+        if not 0 <= self.wasserstein_radius < np.inf:
+            raise ValueError(
+                f"Expected wasserstein_radius of 0 or more. Received: {self.wasserstein_radius!r}"
+            )
 
     def _columns(self, classes: int) -> int:
         if classes > 2 and self.formulation == "binary":
@@ -126,5 +135,34 @@ class PixelLogisticRegression(LinearPixelClassifier):
         self, training: TrainingSet, penalty: Penalty, divisor: float, start: np.ndarray
     ) -> Solved:
         objective = Objective(Softmax(), training.pixels, divisor, penalty)
-        V, info = minimize_by_rows(objective, start, self.tol, self.max_iter)
-        return Solved(V, with_separability(objective, V, info), SmoothFit(objective))
+        solved = self._minimize_smooth(objective, start)
+        return solved._replace(info=with_separability(objective, solved.V, solved.info))
+
+    def _known(self, training: TrainingSet) -> tuple[str, ...]:
+        return super()._known(training) + ("wasserstein_radius",) * bool(self.wasserstein_radius)
+
+    def _read_penalty(self, features: int, columns: int) -> Penalty:
+        penalty = super()._read_penalty(features, columns)
+        radius = self.wasserstein_radius
+        if radius == 0:
+            return penalty
+        if columns > 1 or penalty.group.any():
+            raise ValueError(
+                "wasserstein_radius is for two classes with one row of coefficients, and without "
+                f"a group penalty. Received: {columns} rows, group={self.group!r}"
+            )
+        if self.wasserstein_norm == "linf":
+            border = np.arange(len(penalty.l1))[:, None] < features
+            return penalty._replace(l1=penalty.l1 + radius * border)
+        member = np.where(np.arange(len(penalty.l1)) < features, 0, -1)
+        return penalty._replace(group=np.array([float(radius)]), member=member)
+
+    def _penalty_gradients(
+        self, penalty: Penalty, W: np.ndarray, U: np.ndarray, names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        found = super()._penalty_gradients(penalty, W, U, names)
+        if "wasserstein_radius" in names:
+            norm = float(np.linalg.norm(W)) or 1.0
+            slope = np.sign(W) if self.wasserstein_norm == "linf" else W / norm
+            found["wasserstein_radius"] = np.asarray(-np.vdot(U, slope))
+        return found

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from keras_robustseg.classifiers._active_rows import minimize_by_rows
+from keras_robustseg.classifiers._cvar_hinge import fit_cvar_hinge
 from keras_robustseg.classifiers._design import Design
-from keras_robustseg.classifiers._fitted import SmoothFit
 from keras_robustseg.classifiers._hinge_fit import fit_hinge
 from keras_robustseg.classifiers._linear_classifier import LinearPixelClassifier, Solved
 from keras_robustseg.classifiers._losses import SquaredHinge
 from keras_robustseg.classifiers._objective import Objective
 from keras_robustseg.classifiers._penalty import Penalty
 from keras_robustseg.classifiers._training_set import TrainingSet
+from keras_robustseg.risk import CVaR
 
 LOSSES = ("hinge", "squared_hinge", "crammer_singer")
 
@@ -54,6 +54,9 @@ class PixelSVM(LinearPixelClassifier):
         fit_intercept: whether there is b.
         reduction: "mean" divides the sum by n, "weighted_mean" by the sum of all weights, and
             "sum" by nothing.
+        risk: `risk.CVaR(alpha)` in place of the mean over pixels, for "hinge" and two classes,
+            solved exactly; any measure for "squared_hinge", as in `PixelLogisticRegression`. No
+            hypergradient then.
         tol: relative size of the last step; "squared_hinge" only. The others are exact, or their
             status says that they are not.
         max_iter: bound on the steps.
@@ -81,6 +84,7 @@ class PixelSVM(LinearPixelClassifier):
         class_weight: Any = None,
         fit_intercept: bool = True,
         reduction: str = "mean",
+        risk: Any = None,
         tol: float = 1e-9,
         max_iter: int = 200,
         warm_start: bool = False,
@@ -94,6 +98,7 @@ class PixelSVM(LinearPixelClassifier):
         self.class_weight = class_weight
         self.fit_intercept = fit_intercept
         self.reduction = reduction
+        self.risk = risk
         self.tol = tol
         self.max_iter = max_iter
         self.warm_start = warm_start
@@ -108,6 +113,16 @@ class PixelSVM(LinearPixelClassifier):
                 'loss="squared_hinge".'
             )
 
+    def _tail(self, classes: int) -> float:
+        """Tail mass of the CVaR."""
+        exact = type(self.risk) is CVaR and self.risk.smoothing is None
+        if self.loss != "hinge" or classes > 2 or not exact or self.risk.stance != "pessimistic":
+            raise ValueError(
+                f'loss="{self.loss}" with {classes} classes has no risk {self.risk!r}. Expected '
+                'risk.CVaR(alpha) with loss="hinge" and two classes, or loss="squared_hinge".'
+            )
+        return float(self.risk.alpha)
+
     def _columns(self, classes: int) -> int:
         return 1 if classes == 2 and self.loss != "crammer_singer" else classes
 
@@ -116,8 +131,7 @@ class PixelSVM(LinearPixelClassifier):
     ) -> Solved:
         if self.loss == "squared_hinge":
             objective = Objective(SquaredHinge(), training.pixels, divisor, penalty)
-            V, info = minimize_by_rows(objective, start, self.tol, self.max_iter)
-            return Solved(V, info, SmoothFit(objective))
+            return self._minimize_smooth(objective, start)
         if training.labels is None:
             raise ValueError(
                 f'loss="{self.loss}" needs all pixels at once. Expected `fit`, or '
@@ -125,5 +139,9 @@ class PixelSVM(LinearPixelClassifier):
             )
         design = Design(training.x.astype(np.float64, copy=False), self.fit_intercept)
         masses = training.labels.masses[training.labels.counted] * training.class_weight
+        if self.risk is not None:
+            alpha = self._tail(len(training.classes))
+            l2, limit = penalty.l2, self.max_iter
+            return Solved(*fit_cvar_hinge(design, masses, l2, divisor, alpha, limit), None)
         joint = self.loss == "crammer_singer" or len(training.classes) == 2
         return Solved(*fit_hinge(design, masses, penalty, divisor, start, self.max_iter, joint))
