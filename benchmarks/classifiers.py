@@ -1,10 +1,10 @@
-"""Time of pixel classifiers against scikit-learn and jaxopt, and of their hypergradients.
+"""Time of pixel classifiers against scikit-learn, and of their hypergradients against their fits.
 
     python benchmarks/classifiers.py [--pixels 1000000] [--rounds 3]
 
 One thread, the time that the process itself computes, medians of rounds in which ours and the rival
-take turns. Random pixels of 20 features, 4 classes; rounding up of what is printed is not ours:
-"off" is the objective less the least that any of them reached, over that.
+take turns. Random pixels. "off" is how far the objective is above the least that either reached, in
+parts of it.
 """
 
 from __future__ import annotations

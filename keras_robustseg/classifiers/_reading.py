@@ -116,7 +116,8 @@ def read_labels(
             f"pixels of shape {shape}. Received: shape={y.shape}"
         )
     counted = (weight > 0) & (distribution.sum(axis=1) > 0)
-    masses = np.where(counted, weight, 0.0)[:, None] * distribution
+    plain = sample_weight is None and counted.all()
+    masses = distribution if plain else np.where(counted, weight, 0.0)[:, None] * distribution
     return Labels(masses, distribution, totals, counted, ids, shape, y.ndim > len(shape))
 
 

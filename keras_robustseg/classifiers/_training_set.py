@@ -54,10 +54,11 @@ def from_arrays(
     labels = read_labels(y, shape, sample_weight, None)
     x = x if labels.counted.all() else x[labels.counted]
     masses = labels.masses if labels.counted.all() else labels.masses[labels.counted]
-    check_classes(labels.classes, masses.sum(axis=0))
+    totals = masses.sum(axis=0)
+    check_classes(labels.classes, totals)
     check_finite(x)
-    factors = read_class_weight(class_weight, labels.classes, masses.sum(axis=0))
-    pixels = in_memory(x, masses * factors, intercept)
+    factors = read_class_weight(class_weight, labels.classes, totals)
+    pixels = in_memory(x, masses if (factors == 1.0).all() else masses * factors, intercept)
     return TrainingSet(pixels, labels.classes, factors, x, labels)
 
 
