@@ -94,7 +94,7 @@ def ascend(
         delta = project(delta + step_size * tf.sign(velocity), images, eps, *bounds)
         return delta, velocity, found, rate, first
 
-    none = tf.fill((len(images),), tf.cast(-1, images.dtype))
+    none = tf.fill((images.shape[0],), tf.cast(-1, images.dtype))
     start = project(start, images, eps, *bounds)
     state = (start, tf.zeros_like(images), start, none, none)
     delta, _, found, rate, first = _loop(step, state, steps)

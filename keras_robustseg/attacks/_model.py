@@ -30,12 +30,12 @@ class Network:
     """
 
     def __init__(self, model: keras.Model, probabilities: bool | None, example: Any) -> None:
-        dtype = keras.backend.standardize_dtype(model.compute_dtype)
-        self.dtype = "float64" if dtype == "float64" else "float32"
         self.functions: dict[Any, Callable] = {}
         reference: Any = weakref.ref(model)
         head = None if probabilities is False else _head(model)
         self._features = head or (lambda x: reference()(x, training=False))
+        # The policy of a functional model says nothing of its layers; their output does.
+        self.dtype = "float64" if self._features(example).dtype == "float64" else "float32"
         output = self._output(example)
         if probabilities is None:
             probabilities = _looks_like_probabilities(output)
@@ -59,7 +59,7 @@ class Network:
 
     def pixels(self, images: Any) -> Any:
         """Return logits (B, pixels, C)."""
-        return tf.reshape(self(images), (len(images), -1, self.classes))
+        return tf.reshape(self(images), (images.shape[0], -1, self.classes))
 
     def compiled(self, function: Callable, jit_compile: bool, **static: Any) -> Callable:
         """Return `function(network, *tensors, **static)` as a graph, made once per model."""

@@ -1,0 +1,160 @@
+"""APGD: projected ascent with momentum that halves its own step (Croce and Hein, ICML 2020)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robustseg.attacks._ascent import PixelLoss, loss_gradient, project
+from keras_robustseg.attacks._success import by_image, flipped, share
+
+_MOMENTUM = 0.75
+_ENOUGH_RISES = 0.75
+
+
+def check_lengths(steps: int) -> np.ndarray:
+    """Return for each step how many steps its check looks back, 0 where there is no check.
+
+    Checks lie at p_0 = 0, p_1 = .22, p_(j+1) = p_j + max(p_j - p_(j-1) - .03, .06) of the steps.
+    """
+    lengths, before, here = np.zeros(steps), 0.0, 0.22
+    last = 0
+    while here < 1:
+        at = int(np.ceil(round(here * steps, 6)))
+        if last < at <= steps:
+            lengths[at - 1], last = at - last, at
+        before, here = here, here + max(here - before - 0.03, 0.06)
+    return lengths
+
+
+class _State(NamedTuple):
+    """Perturbations now and before, the one of the greatest loss and the one that flips most."""
+
+    delta: Any
+    before: Any
+    peak: Any
+    peak_loss: Any
+    last_loss: Any
+    found: Any
+    rate: Any
+    step_size: Any
+    rises: Any
+    halved: Any
+    peak_at_check: Any
+    first: Any
+
+
+def apgd(
+    network: Any,
+    images: Any,
+    labels: Any,
+    valid: Any,
+    start: Any,
+    eps: Any,
+    checks: Any,
+    *,
+    loss: PixelLoss,
+    targeted: bool,
+    bounds: tuple[float, float],
+) -> tuple[Any, Any]:
+    """Climb a loss per pixel in the ball of radius eps.
+
+    Args:
+        network: a `Network`.
+        images: (B, *S, F).
+        labels: (B, pixels).
+        valid: (B, pixels), bool.
+        start: perturbation, (B, *S, F).
+        eps: radius, broadcastable to images.
+        checks: `check_lengths` of the number of steps.
+        loss: see `_losses`.
+        targeted: whether labels are to be reached.
+        bounds: of the images.
+
+    Returns:
+        The perturbation that flips most pixels, and the first gradient at its largest, (B,).
+    """
+    steps = checks.shape[0]
+
+    def step(i: Any, state: _State) -> tuple:
+        state, gradient = _seen(network, images, labels, valid, state, i, steps, loss, targeted)
+        state = _checked(state, checks[i], eps)
+        size = by_image(state.step_size, images) * eps
+        ahead = project(state.delta + size * tf.sign(gradient), images, eps, *bounds)
+        share_new = tf.where(i == 0, tf.ones((), images.dtype), _MOMENTUM)
+        moved = state.delta + share_new * (ahead - state.delta)
+        moved += (1 - share_new) * (state.delta - state.before)
+        moved = project(moved, images, eps, *bounds)
+        return i + 1, state._replace(delta=moved, before=state.delta)
+
+    start = project(start, images, eps, *bounds)
+    state = _start(images, start)
+    _, state = tf.while_loop(
+        lambda i, _: i < steps, step, (tf.constant(0), state), maximum_iterations=steps
+    )
+    rate = share(
+        flipped(network.pixels(images + state.delta), labels, targeted), valid, images.dtype
+    )
+    better = by_image(rate >= state.rate, images)
+    return tf.where(better, state.delta, state.found), state.first
+
+
+def _start(images: Any, start: Any) -> _State:
+    zero = tf.zeros((images.shape[0],), images.dtype)
+    no, low = tf.zeros_like(zero, tf.bool), zero - float("inf")
+    return _State(start, start, start, low, low, start, zero - 1, zero + 2, zero, no, low, zero)
+
+
+def _seen(
+    network: Any,
+    images: Any,
+    labels: Any,
+    valid: Any,
+    state: _State,
+    i: Any,
+    steps: int,
+    loss: PixelLoss,
+    targeted: bool,
+) -> tuple[_State, Any]:
+    """Look at the loss, its gradient and what is flipped now."""
+    progress = tf.cast(i, images.dtype) / steps
+    logits, gradient = loss_gradient(
+        network,
+        images + state.delta,
+        labels,
+        valid,
+        lambda z, y: loss(z, y, progress, targeted),
+    )
+    values = loss(logits, labels, progress, targeted)
+    value = tf.reduce_sum(tf.where(valid, values, tf.zeros_like(values)), -1)
+    rate = share(flipped(logits, labels, targeted), valid, images.dtype)
+    higher, better = value > state.peak_loss, rate >= state.rate
+    largest = tf.reduce_max(tf.abs(gradient), list(range(1, len(images.shape))))
+    state = state._replace(
+        peak=tf.where(by_image(higher, images), state.delta, state.peak),
+        peak_loss=tf.maximum(value, state.peak_loss),
+        last_loss=value,
+        rises=state.rises + tf.cast(value > state.last_loss, value.dtype),
+        found=tf.where(by_image(better, images), state.delta, state.found),
+        rate=tf.maximum(rate, state.rate),
+        first=tf.where(i == 0, largest, state.first),
+    )
+    return state, gradient
+
+
+def _checked(state: _State, length: Any, eps: Any) -> _State:
+    """At a check: halve the step and go back to the peak where the loss did not rise enough."""
+    check = length > 0
+    stuck = ~state.halved & (state.peak_loss <= state.peak_at_check)
+    halve = check & ((state.rises < _ENOUGH_RISES * length) | stuck)
+    back = by_image(halve, eps)
+    return state._replace(
+        step_size=tf.where(halve, state.step_size / 2, state.step_size),
+        delta=tf.where(back, state.peak, state.delta),
+        before=tf.where(back, state.peak, state.before),
+        rises=tf.where(check, tf.zeros_like(state.rises), state.rises),
+        halved=tf.where(check, halve, state.halved),
+        peak_at_check=tf.where(check, state.peak_loss, state.peak_at_check),
+    )
