@@ -102,8 +102,8 @@ def require_tensorflow(what: str) -> None:
         )
 
 
-def as_tensors(name: str, structure: Any) -> Tensors:
-    """Return the leaves of a structure as tensors; whole numbers of Python become floats.
+def as_tensors(name: str, structure: Any, dtype: Any = None) -> Tensors:
+    """Return the leaves of a structure as tensors; numbers of Python get `dtype`.
 
     Raises:
         ValueError: a leaf that is not finite, where that can be read.
@@ -111,7 +111,7 @@ def as_tensors(name: str, structure: Any) -> Tensors:
     tensors = []
     for leaf in tf.nest.flatten(structure):
         if isinstance(leaf, float | int) and not isinstance(leaf, bool | np.generic):
-            leaf = tf.constant(leaf, dtype=backend.floatx())
+            leaf = tf.constant(leaf, dtype=dtype or backend.floatx())
         tensor = tf.convert_to_tensor(leaf)
         if tensor.dtype.is_floating:
             check_finite(name, tensor)
@@ -127,7 +127,8 @@ def make_problem(
     Raises:
         ValueError: x0 is not real floating, mixes types, has unknown sizes or too few axes.
     """
-    xs, ps = as_tensors("x0", x0), as_tensors("params", params)
+    xs = as_tensors("x0", x0)
+    ps = as_tensors("params", params, xs[0].dtype if xs else None)
     if not xs or any(x.dtype not in (tf.float32, tf.float64) for x in xs):
         found = [x.dtype.name for x in xs]
         raise ValueError(f"`x0` must be of float32 or float64 tensors. Received: {found}.")
