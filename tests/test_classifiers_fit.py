@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -204,6 +205,17 @@ def test_problems_without_one_answer_have_a_status(rng):
     assert model.solve_info_.status == Status.DIVERGED
     with pytest.warns(RuntimeWarning, match="NOT_CONVERGED"):
         PixelLogisticRegression(0.01, max_iter=1).fit(X, y)
+
+
+def test_a_pickle_predicts_and_holds_no_training_data(rng):
+    X, y = problem(rng, 5000, 3, 3)
+    for model in MODELS:
+        stored = pickle.dumps(clone(model).fit(X[:500], y[:500]))
+        assert len(stored) < X[:500].nbytes / 2
+        again = pickle.loads(stored)
+        assert again.predict(X).shape == (5000,)
+        with pytest.raises(ValueError, match="no hypergradient"):
+            again.hypergradient(X, y)
 
 
 def test_scikit_learn_manners(rng):

@@ -157,6 +157,13 @@ class LinearPixelClassifier(PixelClassifier):
         layer.set_weights([kernel, bias])
         return layer
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the training data out of pickles and copies: they predict, and have no gradient."""
+        state = dict(self.__dict__)
+        if "_fitted" in state:
+            state |= {"_fitted": None, "_training": None, "hyperparameters_": ()}
+        return state
+
     # What fit and hypergradient are made of -------------------------------------------------
 
     def _minimize_smooth(self, objective: Objective, start: np.ndarray) -> Solved:
