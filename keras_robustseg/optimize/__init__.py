@@ -34,6 +34,8 @@ from keras_robustseg.optimize._prox_spectral import (
     prox_rank,
 )
 from keras_robustseg.optimize._series import anderson, neumann
+from keras_robustseg.optimize._tv1d import prox_tv1d
+from keras_robustseg.optimize._tv2d import prox_tv2d
 
 # What needs TensorFlow is loaded on first use, so that the rest works without it.
 __getattr__, _directory, _names = _attach(
@@ -117,6 +119,8 @@ __all__ = [
     "prox_nuclear",
     "prox_rank",
     "prox_sparse_group",
+    "prox_tv1d",
+    "prox_tv2d",
     "require_ok",
     "robust_precision",
     "root",

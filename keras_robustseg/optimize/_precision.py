@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 from keras import backend, ops
 
 from keras_robustseg.optimize._first_order import with_derivative
+from keras_robustseg.optimize._in_graph import in_graph
 from keras_robustseg.optimize._info import SolveInfo, Status, warn_unless_ok
 from keras_robustseg.optimize._krylov import cg
 from keras_robustseg.optimize._linear import check_positive
@@ -169,22 +168,12 @@ def _solved(problem: Problem, tol: float, max_iterations: int) -> tuple[Any, Sol
     scale = ops.mean(variances, axis=-1)[:, None, None]
     scale = ops.where(scale > 0, scale, ops.ones_like(scale))
     scaled = Problem(*(None if each is None else each / scale for each in fixed))
-    answer, relative, steps = _compiled()(scaled, tol, max_iterations, _INNER_ITERATIONS)
+    answer, relative, steps = in_graph(minimised, scaled, tol, max_iterations, _INNER_ITERATIONS)
     relative, steps = ops.stop_gradient(relative), ops.stop_gradient(steps)
     answer = ops.stop_gradient(answer / scale)
     info = _certificate(fixed, answer, relative, steps, scale, tol)
     given = tuple(each for each in problem if each is not None)
     return with_derivative(answer, given, lambda v: _adjoint(fixed, answer, v)), info
-
-
-@functools.cache
-def _compiled() -> Callable[..., Any]:
-    """The iteration as one graph: its steps are small, and TensorFlow is slow between them."""
-    if backend.backend() != "tensorflow":
-        return minimised
-    import tensorflow as tf
-
-    return tf.function(minimised, autograph=False)
 
 
 def _certificate(
