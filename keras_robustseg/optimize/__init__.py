@@ -3,6 +3,7 @@
 from keras_robustseg._lazy import attach as _attach
 from keras_robustseg._lazy import register as _register
 from keras_robustseg.errors import SolverError
+from keras_robustseg.optimize._active_set import ElasticNetGradients, elastic_net_vjp
 from keras_robustseg.optimize._gmres import gmres
 from keras_robustseg.optimize._info import (
     LinearInfo,
@@ -73,6 +74,7 @@ __all__ = [
     "ChambollePock",
     "Composite",
     "DouglasRachford",
+    "ElasticNetGradients",
     "FixedPointIteration",
     "ForwardBackward",
     "Implicit",
@@ -97,6 +99,7 @@ __all__ = [
     "cg",
     "check_vjp",
     "describe",
+    "elastic_net_vjp",
     "fixed_point",
     "fixed_point_jvp",
     "fixed_point_vjp",
