@@ -1,0 +1,109 @@
+"""Minimal norms and time of attacks on the two reference networks.
+
+    python benchmarks/attacks.py --norms [--steps 500] [--images 16]
+    python benchmarks/attacks.py --speed [--rounds 3] [--rival-python PATH]
+
+`--norms` prints for each attack the median norm in 1/255 over the images, failures infinite, at the
+same number of gradient evaluations. `--speed` prints the processor time of one image and iteration
+of ALMA prox on network A with one thread, batches of 16, and in turn that of the
+adversarial-library package at batches of 12 and 1, in a Python that has it and torch
+(`--rival-python`); without one ours is timed alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--norms", action="store_true")
+parser.add_argument("--speed", action="store_true")
+parser.add_argument("--steps", type=int, default=500)
+parser.add_argument("--images", type=int, default=16)
+parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--rival-python")
+arguments = parser.parse_args()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from attack_cases import VOID, golden, reference_network  # noqa: E402
+
+from keras_robustseg import attacks  # noqa: E402
+
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+SPEED_STEPS = 50
+
+
+def attacked(name: str, attack: object, **options: object) -> attacks.AttackResult:
+    data, first = golden(f"dev_{name}"), slice(arguments.images)
+    call = (reference_network(name), data["images"][first], data["labels"][first])
+    return attack(*call, ignore_label=VOID, **options)
+
+
+def norms() -> None:
+    """Print the table of minimal norms; a search has ten runs of a tenth of the steps."""
+    steps = arguments.steps
+    search = {"steps": steps // 10, "search_steps": 10, "max_eps": 0.1}
+
+    def least(attack: object, **extra: object) -> object:
+        return lambda *call, **common: attacks.minimal_eps(
+            attack, *call, **search, **extra, **common
+        )
+
+    rows = {
+        "ALMA prox": (attacks.alma_prox, {"steps": steps}),
+        "ALMA prox, published": (attacks.alma_prox, {"steps": steps, "preset": "published"}),
+        "FMN": (attacks.fmn, {"steps": steps}),
+        "DAG": (attacks.dag, {"steps": steps}),
+        "least eps of CosPGD": (least(attacks.cospgd), {}),
+        "least eps of SegPGD": (least(attacks.segpgd), {}),
+        "least eps of PGD, logit ratio": (least(attacks.pgd, loss="logit_ratio"), {}),
+    }
+    for label, (attack, options) in rows.items():
+        for name in "AB":
+            result = attacked(name, attack, **options)
+            median = 255 * np.median(result.minimal_norm)
+            print(f"{label:30s} {name} {median:7.2f} {result.success.sum():3d}", flush=True)
+
+
+def ours() -> float:
+    """Milliseconds of one image and iteration; the graph is made before."""
+    begun = time.process_time()
+    attacked("A", attacks.alma_prox, steps=SPEED_STEPS, preset="published")
+    return 1e3 * (time.process_time() - begun) / SPEED_STEPS / arguments.images
+
+
+def rival(batch: int) -> float:
+    command = [arguments.rival_python, str(HERE / "attacks_rival.py"), str(batch)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def speed() -> None:
+    """Print medians and their ratios, measured in turn."""
+    ours()
+    rows = []
+    for _ in range(arguments.rounds):
+        theirs = (rival(12), rival(1)) if arguments.rival_python else (np.nan, np.nan)
+        rows.append((ours(), *theirs))
+    mine, twelve, one = np.median(rows, axis=0)
+    print(f"ours {mine:.2f} ms; rival {twelve:.2f} ms at batch 12, {one:.2f} ms at batch 1")
+    ratios = np.array([(a / b, a / c) for a, b, c in rows])
+    for batch, column in zip((12, 1), ratios.T, strict=True):
+        span = f"{np.min(column):.2f} to {np.max(column):.2f}"
+        print(f"ratio to batch {batch}: {np.median(column):.2f} ({span})")
+
+
+if __name__ == "__main__":
+    if arguments.norms:
+        norms()
+    if arguments.speed:
+        speed()
