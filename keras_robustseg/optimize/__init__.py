@@ -16,6 +16,12 @@ from keras_robustseg.optimize._info import (
 from keras_robustseg.optimize._iterate import AndersonIteration, FixedPointIteration
 from keras_robustseg.optimize._krylov import bicgstab, cg, normal_cg
 from keras_robustseg.optimize._monitor import SolveMonitor, SolveRecord
+from keras_robustseg.optimize._potts import (
+    PottsOptions,
+    potts_objective,
+    potts_vjp,
+    relaxed_potts,
+)
 from keras_robustseg.optimize._precision import graphical_lasso, robust_precision
 from keras_robustseg.optimize._project_box import project_box, project_l2_ball
 from keras_robustseg.optimize._project_capped import project_capped_simplex
@@ -86,6 +92,7 @@ __all__ = [
     "OneStep",
     "PeacemanRachford",
     "SaddlePoint",
+    "PottsOptions",
     "SolveInfo",
     "SolveMonitor",
     "SolveRecord",
@@ -107,6 +114,8 @@ __all__ = [
     "graphical_lasso",
     "neumann",
     "normal_cg",
+    "potts_objective",
+    "potts_vjp",
     "project_box",
     "project_capped_simplex",
     "project_l1_ball",
@@ -129,6 +138,7 @@ __all__ = [
     "root",
     "root_jvp",
     "root_vjp",
+    "relaxed_potts",
     "worst_status",
 ]
 
