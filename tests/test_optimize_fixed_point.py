@@ -33,7 +33,7 @@ def contraction(rng: np.random.Generator, n: int = 6, factor: float = 0.7) -> np
 
 
 def gradients(adjoint, w, b, v, batch_axes=1, dtype="float64"):
-    w, b, v = (tf.constant(a, dtype) for a in (w, b, v))
+    w, b, v = (tf.cast(a, dtype) for a in (w, b, v))
     with tf.GradientTape() as tape:
         tape.watch([w, b])
         z, info = optimize.fixed_point(
