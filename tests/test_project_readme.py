@@ -19,11 +19,20 @@ from keras_robustseg.recipes import list_recipes, load_recipe
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "benchmarks" / "RESULTS.md",
 ]
-# Pages whose blocks train a network or trace a graph for serving.
-SLOW = {"README.md", "docs/export.md", "docs/methods.md", "docs/resume.md"}
+# Pages whose blocks train a network, trace a graph for serving, or solve many problems.
+SLOW = {
+    "README.md",
+    "docs/export.md",
+    "docs/methods.md",
+    "docs/resume.md",
+    "docs/theory/cycle.md",
+    "docs/theory/heavy_ball.md",
+    "docs/theory/invertibility.md",
+    "docs/theory/unrolled.md",
+}
 
 
 @dataclass(frozen=True)
