@@ -120,3 +120,16 @@ def test_cvar_against_its_linear_program(rng):
         bounds = [(0, share / alpha) for share in p]
         solved = optimize.linprog(-losses, A_eq=np.ones((1, 12)), b_eq=[1], bounds=bounds)
         assert float(risk.CVaR(alpha)(losses, p)) == pytest.approx(-solved.fun, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_chi2_ball_is_reached_where_few_losses_keep_a_weight(dtype, rng):
+    losses = (-3.0 * rng.exponential(size=(2000, N))).astype(dtype)
+    weights = (rng.random((2000, N)) + 0.05).astype(dtype)
+    p = weights.astype("float64") / weights.sum(1, keepdims=True, dtype="float64")
+    reached = np.where(losses == losses.max(1, keepdims=True), p, 0.0).sum(1)
+    for radius in (0.3, 0.7, 1.5, 3.0):
+        ball = risk.DivergenceBall("chi2", radius)
+        q = np.asarray(ball.worst_case_weights(losses, weights, axis=1), "float64")
+        expected = np.minimum(radius, 1.0 / reached - 1.0)
+        np.testing.assert_allclose(((q - p) ** 2 / p).sum(1), expected, rtol=1e-4)

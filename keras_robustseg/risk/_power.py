@@ -80,8 +80,7 @@ def _profile(y: Any, order: float) -> tuple[Any, Any, Any]:
 
 
 def _moments(of: Rows, order: float, x: Any, powers: Sequence[Any]) -> _Moments:
-    sums = _sums_chi2 if order == 2.0 else _sums
-    total, gap, change, varied, logs = sums(of, order, x, powers)
+    total, gap, change, varied, logs = _sums(of, order, x, powers)
     # log S, and log(sum p w^k / S), each by its change from 1 while that is the exact one.
     log_total = ops.where(change > -0.5, ops.log1p(ops.maximum(change, -0.5)), ops.log(total))
     lost = ops.maximum(-(order - 1.0) * x * gap, tiny(total) - 1.0)
@@ -99,8 +98,9 @@ def _moments(of: Rows, order: float, x: Any, powers: Sequence[Any]) -> _Moments:
 
 def _sums(of: Rows, order: float, x: Any, powers: Sequence[Any]) -> tuple[Any, ...]:
     """S, the mean gap under q, S - 1, z z2 - z1^2 of the moments z of the slope, sum p log u."""
-    p, pg, pgg, _ = powers
+    p, pg, pgg = powers
     w, lost, steep = _profile(of.gaps * x, order)
+    # Sums of w itself: made of moments of the losses, they cancel where few keep a weight.
     terms = [p * w, pg * w, p * lost, pgg * steep]
     if order != 1.0:  # where the slope is not w itself
         terms += [p * steep, pg * steep]
@@ -112,37 +112,10 @@ def _sums(of: Rows, order: float, x: Any, powers: Sequence[Any]) -> tuple[Any, .
     return total, first / total, change, z * z2 - z1 * z1, more[-1] if more else 0.0
 
 
-def _sums_chi2(of: Rows, _: float, x: Any, powers: Sequence[Any]) -> tuple[Any, ...]:
-    """The same for w = (1 - y)_+, all from three moments of the losses that keep a weight."""
-    *weighted, origin = powers
-    active = ops.cast(of.gaps * x < 1.0, of.gaps.dtype)
-    sums = of.reduce.sums([active * power for power in weighted])
-    z, z1, z2 = (s / of.total for s in sums)
-    # While all are active, z is 1; its rounding would swamp a small divergence.
-    dropped = ops.where(x < 1.0, ops.zeros_like(z), z - 1.0)
-    first = z1 + origin * (1.0 + dropped)
-    change = dropped - x * first
-    total = ops.maximum(1.0 + change, tiny(z))
-    second = z2 + origin * (2.0 * z1 + origin * (1.0 + dropped))
-    return total, (first - x * second) / total, change, z * z2 - z1 * z1, 0.0
-
-
 def _start(order: float, radius: Any, mean: Any, variance: Any) -> Any:
     """log x at which the variance of q / p, to first order, fits the radius."""
     x = ops.sqrt(2.0 * radius / ops.maximum(variance, tiny(radius)))
     return ops.log(x) - ops.log(ops.maximum(1.0 + (order - 1.0) * mean * x, 0.1))
-
-
-def _origin(order: float, radius: Any, mean: Any, variance: Any) -> Any:
-    """The gap (..., 1) about which moments are taken, near the mean gap under the solution.
-
-    Moments of "chi2" come from sums that are taken before the weights are known, and round at the
-    scale of the gaps less this origin. Where no weight is 0 it is the very mean gap under q.
-    """
-    if order != 2.0:
-        return ops.zeros_like(mean)
-    squared = ops.expm1(2.0 * ops.minimum(radius, 20.0))
-    return ops.maximum(mean - ops.sqrt(squared * variance), 0.0)
 
 
 def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
@@ -152,9 +125,8 @@ def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
     """
     mean = of.reduce.sum(of.share * of.gaps) / of.total
     variance = of.reduce.sum(of.share * ops.square(of.gaps - mean)) / of.total
-    origin = _origin(order, radius, mean, variance)
-    first = of.share * (of.gaps - origin)
-    powers = (of.share, first, first * (of.gaps - origin), origin)
+    first = of.share * of.gaps
+    powers = (of.share, first, first * of.gaps)
     start = _start(order, radius, mean, variance)
     low = ops.minimum(0.5 * ops.log(radius), start) - 8.0 - math.log1p(abs(order - 1.0))
     # From order 2 on the divergence has kinks, where a last step is no better than the one before.
