@@ -44,3 +44,12 @@ def test_duplicated_column_is_singular(rng) -> None:
     grads, info = optimize.elastic_net_vjp(X, y, w, 0.0, 0.0, np.ones(4))
     assert info.status == Status.SINGULAR
     assert np.all(np.isfinite(grads.l1))
+
+
+def test_a_number_of_python_is_not_rounded(rng) -> None:
+    X, y, w = rng.normal(size=(9, 3)), rng.normal(size=9), rng.normal(size=3)
+    found = [
+        optimize.elastic_net_vjp(X, y, w, 0.1, l2, np.ones(3))[0] for l2 in (0.05, np.float64(0.05))
+    ]
+    for one, other in zip(*(tuple(grads) for grads in found), strict=True):
+        np.testing.assert_array_equal(one, other)

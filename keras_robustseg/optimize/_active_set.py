@@ -45,7 +45,7 @@ def elastic_net_vjp(
         `grads, info = elastic_net_vjp(X, y, w, 0.1, 0.0, w_bar)`
     """
     w = as_float("w", w)
-    X, y, l1, l2, v = (ops.cast(as_float("X", a), w.dtype) for a in (X, y, l1, l2, cotangent))
+    X, y, l1, l2, v = (_of_type(a, w.dtype) for a in (X, y, l1, l2, cotangent))
     for name, value in (("X", X), ("y", y), ("w", w), ("cotangent", v)):
         check_finite(name, value)
     n = float(X.shape[0])
@@ -77,3 +77,10 @@ def _spectrum(X: Any, l2: Any, mask: Any, n: float) -> tuple[Any, Any]:
     eye = ops.eye(int(mask.shape[0]), dtype=mask.dtype)
     gram = gram * mask[:, None] * mask + eye * (l2 * mask + size * (1.0 - mask))
     return ops.eigh(gram)
+
+
+def _of_type(value: Any, dtype: Any) -> Any:
+    """A number of Python goes to the type at once: by way of float32 it would be rounded."""
+    if isinstance(value, int | float):
+        return ops.convert_to_tensor(value, dtype=dtype)
+    return ops.cast(as_float("X", value), dtype)

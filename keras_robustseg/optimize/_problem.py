@@ -128,7 +128,6 @@ def make_problem(
         ValueError: x0 is not real floating, mixes types, has unknown sizes or too few axes.
     """
     xs = as_tensors("x0", x0)
-    ps = as_tensors("params", params, xs[0].dtype if xs else None)
     if not xs or any(x.dtype not in (tf.float32, tf.float64) for x in xs):
         found = [x.dtype.name for x in xs]
         raise ValueError(f"`x0` must be of float32 or float64 tensors. Received: {found}.")
@@ -136,6 +135,7 @@ def make_problem(
         raise ValueError(
             f"The tensors of `x0` must be of one type. Received: {[x.dtype.name for x in xs]}."
         )
+    ps = as_tensors("params", params, xs[0].dtype)
     _check_batch(xs, batch_axes)
     single = not isinstance(params, tuple | list)
 
