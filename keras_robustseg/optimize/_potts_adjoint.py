@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from keras import ops
+from keras import backend, ops
 
 from keras_robustseg.optimize._info import LinearInfo, Status
 from keras_robustseg.optimize._potts_forward import Point, Potts, active_set
@@ -27,6 +27,13 @@ from keras_robustseg.optimize._potts_operators import (
     length,
     per_item,
 )
+
+# What rounding does to products with K, whose squared norm is at most 12.
+_EPSILON = {"float32": 2e-6, "float64": 4e-15}
+
+
+def _rounding(like: Any) -> float:
+    return _EPSILON[backend.standardize_dtype(like.dtype)]
 
 
 class _System(NamedTuple):
@@ -86,7 +93,9 @@ def solve_adjoint(
     system = _system(problem, point)
     target = system.tangent(cotangent)
     right = system.project(problem.gradient(target))
-    multipliers, info = _conjugate_gradients(system, right, iterations, tolerance)
+    # What rounding has left of the target is no right-hand side: its square may be 0.
+    floor = _rounding(target) ** 2 * edge_dot((target,), (target,))
+    multipliers, info = _conjugate_gradients(system, right, floor, iterations, tolerance)
     pulled = system.tangent(cotangent - problem.divergence(multipliers))
     return pulled / problem.epsilon, multipliers, info
 
@@ -103,12 +112,15 @@ class _Search(NamedTuple):
 
 
 def _conjugate_gradients(
-    system: _System, right: Edges, iterations: int, tolerance: float
+    system: _System, right: Edges, floor: Any, iterations: int, tolerance: float
 ) -> tuple[Edges, LinearInfo]:
-    """Solve from 0 until each item's residual is `tolerance` of its right-hand side."""
+    """Solve from 0 until each item's residual is `tolerance` of its right-hand side.
+
+    A residual whose square is at most `floor` is enough, too.
+    """
     zero = tuple(ops.zeros_like(edge) for edge in right)
     size = edge_dot(right, right)
-    enough = tolerance**2 * size
+    enough = ops.maximum(tolerance**2 * size, floor)
     begin = _Search(
         ops.convert_to_tensor(0, "int32"),
         zero,
@@ -129,10 +141,11 @@ def _conjugate_gradients(
 
 
 def _search(system: _System, now: _Search, enough: Any) -> _Search:
-    """One step; an item that is done, or finds no curvature, stands still."""
+    """One step; an item that is done, or finds no curvature but rounding, stands still."""
     moved = system.apply(now.direction)
     curvature = edge_dot(now.direction, moved)
-    going = ops.logical_and(now.square > enough, curvature > 0)
+    flat = _rounding(moved[0]) * edge_dot(now.direction, now.direction)
+    going = ops.logical_and(now.square > enough, curvature > flat)
     length_ = ops.where(going, now.square / ops.where(going, curvature, 1.0), 0.0)
     along = per_item(length_, now.direction[0])
     answer = tuple(x + along * d for x, d in zip(now.answer, now.direction, strict=True))
