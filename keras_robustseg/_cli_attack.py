@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_robustseg._cli_audit import Split, is_run
-from keras_robustseg.errors import DataError, StateError
+from keras_robustseg._cli_audit import Split, is_run, require_network
+from keras_robustseg.attacks._defaults import DEFAULT_ATTACKS, DEFAULT_EPS
+from keras_robustseg.errors import DataError
 
 if TYPE_CHECKING:
     from keras_robustseg.attacks import RobustnessReport
-
-DEFAULT_ATTACKS = ("segpgd", "cospgd", "alma_prox")
-DEFAULT_EPS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
 
 
 def attack(
@@ -105,14 +103,11 @@ def where_to_write(target: Path, out: str | Path | None = None) -> Path:
         raise DataError(
             f"{target}: holds neither a run (recipe.json) nor a SavedModel (saved_model.pb)"
         )
-    if is_run(target) and not (target / "network.keras").is_file():
-        raise StateError(
-            f"{target}: this run has no trained network yet. Go on with it by "
-            f"`robustseg resume {target}`."
-        )
+    if is_run(target):
+        require_network(target)
     if out is None:
         out = target / "attack" if is_run(target) else target.with_name(f"{target.name}-attack")
-    from keras_robustseg.report._robustness import check_empty
+    from keras_robustseg.report._audit_write import check_free
 
-    check_empty(Path(out))
+    check_free(Path(out), "report")
     return Path(out)

@@ -6,7 +6,7 @@ import enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_robustseg.errors import DataError
+from keras_robustseg.errors import DataError, StateError
 
 if TYPE_CHECKING:
     from keras_robustseg.data import Source
@@ -82,6 +82,19 @@ def is_run(target: Path) -> bool:
     return (target / "recipe.json").is_file()
 
 
+def require_network(run: Path) -> None:
+    """Refuse a run whose training has not come to its end.
+
+    Raises:
+        StateError: it has no network.
+    """
+    if not (run / "network.keras").is_file():
+        raise StateError(
+            f"{run}: this run has no trained network yet. Go on with it by "
+            f"`robustseg resume {run}`."
+        )
+
+
 def where_to_write(target: Path, out: str | Path | None = None) -> Path:
     """Return the directory of an audit; refuse one that is in use before anything slow is done.
 
@@ -110,13 +123,7 @@ def open_target(target: Path, data: str | Path | Source | None, split: str) -> A
         return open_predictions(target, _source(data) if isinstance(data, str | Path) else data)
     if data is not None:
         raise DataError(f"{target}: got data for a run, expected none: its recipe says where it is")
-    if not (target / "network.keras").is_file():
-        from keras_robustseg.errors import StateError
-
-        raise StateError(
-            f"{target}: this run has no trained network yet. Go on with it by "
-            f"`robustseg resume {target}`."
-        )
+    require_network(target)
     from keras_robustseg._run_audit import RunData
     from keras_robustseg.recipes import load_recipe
 

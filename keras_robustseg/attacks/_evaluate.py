@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_robustseg.attacks._defaults import DEFAULT_ATTACKS, DEFAULT_EPS
 from keras_robustseg.attacks._evaluate_checks import Probe, run_checks
 from keras_robustseg.attacks._evaluate_report import Example, RobustnessReport
 from keras_robustseg.attacks._evaluate_scores import (
@@ -23,8 +24,6 @@ from keras_robustseg.attacks._result import AttackResult
 from keras_robustseg.attacks._success import class_map
 
 Attack = Callable[..., AttackResult]
-DEFAULT_ATTACKS = ("segpgd", "cospgd", "alma_prox")
-DEFAULT_EPS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
 ATTACK_NAMES = ("pgd", "segpgd", "cospgd", "mifgsm", "sea", "alma_prox", "fmn", "dag")
 CLEAN, NOISE, TRANSFER, WORST = "clean", "noise", "transfer", "worst"
 

@@ -165,16 +165,16 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def check_free(out: Path) -> None:
-    """Refuse a directory for an audit that holds something already.
+def check_free(out: Path, purpose: str = "audit") -> None:
+    """Refuse a directory for an audit, or for another purpose, that holds something already.
 
     Raises:
         StateError: `out` is a file, or not empty.
     """
     if out.exists() and not out.is_dir():
-        raise StateError(f"{out}: is a file, expected a new or empty directory for the audit")
+        raise StateError(f"{out}: is a file, expected a new or empty directory for the {purpose}")
     if out.is_dir() and any(out.iterdir()):
         raise StateError(
-            f"{out}: is not empty, expected a new or empty directory for the audit; nothing is "
-            "ever replaced. Choose another with --out, or remove this one."
+            f"{out}: is not empty, expected a new or empty directory for the {purpose}; nothing "
+            "is ever replaced. Choose another with --out, or remove this one."
         )

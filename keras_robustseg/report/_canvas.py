@@ -32,6 +32,11 @@ def save_png(figure: Figure, path: str | Path) -> None:
     Raises:
         StateError: the file cannot be written.
     """
+    write_bytes_atomic(path, png_bytes(figure))
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as PNG; equal figures give equal bytes."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
-    write_bytes_atomic(path, stream.getvalue())
+    return stream.getvalue()

@@ -17,6 +17,7 @@ from keras_robustseg.training._atomic import plain, write_synced
 from keras_robustseg.training._leftovers import discard, remove_leftovers, temporary
 
 from ._audit_report import csv_text
+from ._audit_write import check_free
 from ._robustness_page import robustness_page
 from ._tables import flatten
 
@@ -49,7 +50,7 @@ def write_robustness(
         `write_robustness(evaluate_robustness(model, [(images, masks)]), "robustness")`
     """
     out = Path(directory)
-    check_empty(out)
+    check_free(out, "report")
     prepared = temporary(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,19 +68,6 @@ def write_robustness(
     finally:
         discard(prepared)
     return out
-
-
-def check_empty(out: Path) -> None:
-    """Refuse a directory that holds something, before anything slow is done.
-
-    Raises:
-        StateError: it is a file, or not empty.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StateError(
-            f"{out}: expected a new or empty directory for the report; nothing is ever replaced. "
-            "Choose another with --out, or remove this one."
-        )
 
 
 def _texts(found: RobustnessReport, title: str, rendered: bool) -> dict[str, str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._canvas import DARK, new_figure
+from ._canvas import DARK, new_figure, png_bytes
 from ._html import POLICY
 from ._html_picture import draw_panels
 from ._html_style import STYLE
@@ -145,7 +144,7 @@ def _curves(found: RobustnessReport) -> bytes:
         axes.set(xlabel="eps", ylabel=key.replace("_", " "), ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _survival(found: RobustnessReport) -> bytes:
@@ -157,13 +156,7 @@ def _survival(found: RobustnessReport) -> bytes:
         axes.step(sizes, shares, where="post", color=DARK[0])
     axes.set(xlabel="size of the change", ylabel="share of images", ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
-    return _png(figure)
-
-
-def _png(figure: object) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})  # type: ignore[attr-defined]
-    return stream.getvalue()
+    return png_bytes(figure)
 
 
 def _example(example: Example, rendered: bool) -> str:
