@@ -10,7 +10,9 @@ from classifier_cases import difference, problem
 from numpy.testing import assert_allclose
 
 from keras_robustseg.classifiers import PixelLogisticRegression, PixelSVM
+from keras_robustseg.classifiers._linear import conjugate_gradients
 from keras_robustseg.optimize import Status
+from keras_robustseg.risk import DivergenceBall
 
 GROUPS = [0, 0, 1, 2]
 MODELS = {
@@ -116,3 +118,31 @@ def test_names_and_gradients_are_checked(rng):
     with pytest.raises(ValueError, match="no pixel that counts"):
         model.hypergradient(X, np.full(len(X), -1))
     assert set(model.hypergradient((X, y), names=["l2"])) == {"l2"}
+
+
+def test_a_warm_adjoint_takes_fewer_steps_to_the_same_derivative(monkeypatch):
+    monkeypatch.setattr("keras_robustseg.classifiers._adjoint.DENSE", 2)  # conjugate gradients
+    X, y = problem(np.random.default_rng(0), 200, 8)
+    held = problem(np.random.default_rng(1), 60, 8)
+    counts = []
+
+    def counted(matvec, *rest):
+        applied = []
+        found = conjugate_gradients(lambda v: (applied.append(1), matvec(v))[1], *rest)
+        counts.append(len(applied))
+        return found
+
+    monkeypatch.setattr("keras_robustseg.classifiers._adjoint.conjugate_gradients", counted)
+    warm = PixelLogisticRegression(l2=1e-2, warm_start=True).fit(X, y)
+    warm.hypergradient(*held, names=["l2"])
+    found = warm.set_params(l2=1.0000001e-2).fit(X, y).hypergradient(*held, names=["l2"])["l2"]
+    cold = PixelLogisticRegression(l2=1.0000001e-2).fit(X, y).hypergradient(*held, names=["l2"])
+    np.testing.assert_allclose(found, cold["l2"], rtol=1e-8)
+    assert counts[1] < 0.8 * counts[0] <= counts[2]
+
+
+def test_a_fit_with_a_risk_says_why_it_has_no_hypergradient():
+    X, y = problem(np.random.default_rng(0), 60, 3, 2)
+    model = PixelLogisticRegression(risk=DivergenceBall("kl", 0.1)).fit(X, y)
+    with pytest.raises(ValueError, match="Expected risk=None"):
+        model.hypergradient(X, y, names=["l2"])

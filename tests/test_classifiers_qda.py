@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -189,3 +191,15 @@ def test_not_fitted():
     fitted = PixelQDA("empirical").fit(x, y)
     with pytest.raises(ValueError, match="names out of"):
         fitted.hypergradient(x, y, names=["l1"])
+
+
+def test_a_pickle_holds_no_pixels_and_predicts_the_same():
+    x, y = gaussians(0, 3000)
+    model = PixelQDA("empirical").fit(x, y)
+    text = pickle.dumps(model)
+    assert len(text) < 5000 < x.nbytes
+    copy = pickle.loads(text)
+    np.testing.assert_array_equal(copy.predict_proba(x[:50]), model.predict_proba(x[:50]))
+    with pytest.raises(ValueError, match="no training data"):
+        copy.hypergradient(x, y, names=["sample_weight"])
+    assert model.hypergradient(x, y)["sample_weight"].shape == (3000,)

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = _attach(
         "PixelLogisticRegression": "_logistic",
         "PixelQDA": "_qda",
         "PixelSVM": "_svm",
+        "SpatialClassifier": "_spatial",
         "network_features": "_features",
         "pixel_feature_names": "_features",
         "pixel_features": "_features",

@@ -30,13 +30,17 @@ class Adjoint(NamedTuple):
     info: SolveInfo
 
 
-def smooth_adjoint(objective: Objective, V: np.ndarray, gradient: np.ndarray) -> Adjoint:
+def smooth_adjoint(
+    objective: Objective, V: np.ndarray, gradient: np.ndarray, start: np.ndarray | None = None
+) -> Adjoint:
     """Return the adjoint of a fit with a smooth loss.
 
     Args:
         objective: that V minimises.
         V: (P, K).
         gradient: of the validation loss to V.
+        start: where conjugate gradients begin, such as the adjoint of a fit nearby; None for 0. A
+            system that is factorised has no use for it.
 
     Example:
         `smooth_adjoint(objective, V, gradient).U`
@@ -45,7 +49,7 @@ def smooth_adjoint(objective: Objective, V: np.ndarray, gradient: np.ndarray) ->
     support = np.flatnonzero(support_of(penalty, V))
     U = np.zeros(V.size)
     if len(support) == V.size > DENSE and penalty.smooth:
-        U, singular, off = _by_krylov(objective, V, gradient)
+        U, singular, off = _by_krylov(objective, V, gradient, start)
     elif len(support):
         hessian = objective.hessian(V)
         hessian += gauge(objective, hessian) + penalty.group_curvature(V)
@@ -107,12 +111,13 @@ def kink_margin(penalty: Penalty, V: np.ndarray, gradient: np.ndarray) -> float:
 
 
 def _by_krylov(
-    objective: Objective, V: np.ndarray, gradient: np.ndarray
+    objective: Objective, V: np.ndarray, gradient: np.ndarray, start: np.ndarray | None
 ) -> tuple[np.ndarray, bool, float]:
     def matvec(x: np.ndarray) -> np.ndarray:
         return objective.curve(V, x.reshape(V.shape)).ravel()
 
-    U, off = conjugate_gradients(matvec, gradient.ravel(), None, 1e-12, 10 * V.size)
+    x0 = start.ravel() if start is not None and start.size == V.size else None
+    U, off = conjugate_gradients(matvec, gradient.ravel(), x0, 1e-12, 10 * V.size)
     return U, False, off
 
 

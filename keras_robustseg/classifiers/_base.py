@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     import keras
 
 
+def copied(estimator: Any) -> Any:
+    """Return an estimator with the same arguments, not fitted; nested ones are copied too.
+
+    Args:
+        estimator: anything with scikit-learn's `get_params`.
+
+    Example:
+        `copied(SpatialClassifier(PixelSVM())).estimator`
+    """
+    arguments = {
+        name: copied(value) if hasattr(value, "get_params") else value
+        for name, value in estimator.get_params(deep=False).items()
+    }
+    return type(estimator)(**arguments)
+
+
 class CoefficientGradient(NamedTuple):
     """Gradient of a loss to the coefficients of a fitted linear classifier.
 

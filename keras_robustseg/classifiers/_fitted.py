@@ -18,8 +18,10 @@ class Fitted(Protocol):
     def penalty(self) -> Penalty:
         """Penalty of the coefficients."""
 
-    def adjoint(self, V: np.ndarray, gradient: np.ndarray) -> Adjoint:
-        """Return the adjoint of a validation gradient (P, K)."""
+    def adjoint(
+        self, V: np.ndarray, gradient: np.ndarray, start: np.ndarray | None = None
+    ) -> Adjoint:
+        """Return the adjoint of a validation gradient (P, K); `start` is a guess, or None."""
 
     def mass_gradient(
         self, V: np.ndarray, U: np.ndarray, normalized: bool, mean: bool
@@ -37,9 +39,11 @@ class SmoothFit(NamedTuple):
         """Penalty of the coefficients."""
         return self.objective.penalty
 
-    def adjoint(self, V: np.ndarray, gradient: np.ndarray) -> Adjoint:
-        """Return the adjoint of a validation gradient (P, K)."""
-        return smooth_adjoint(self.objective, V, gradient)
+    def adjoint(
+        self, V: np.ndarray, gradient: np.ndarray, start: np.ndarray | None = None
+    ) -> Adjoint:
+        """Return the adjoint of a validation gradient (P, K); `start` is a guess, or None."""
+        return smooth_adjoint(self.objective, V, gradient, start)
 
     def mass_gradient(
         self, V: np.ndarray, U: np.ndarray, normalized: bool, mean: bool

@@ -60,13 +60,17 @@ class Gaussians(NamedTuple):
         """Return the gradient of `loss` to the parameters, in their shapes."""
         of_pixel = masses.sum(axis=1, keepdims=True)
         residual = (of_pixel * softmax(self.scores(x), axis=1) - masses) / masses.sum()
+        return self.pulled_back(x, residual)
+
+    def pulled_back(self, x: np.ndarray, to_scores: np.ndarray) -> Gaussians:
+        """Return the gradient to the parameters of what has this gradient (n, C) to the scores."""
         means, precisions = np.empty_like(self.means), np.empty_like(self.precisions)
         for k, (mean, precision) in enumerate(zip(self.means, self.precisions, strict=True)):
-            away, r = x - mean, residual[:, k]
+            away, r = x - mean, to_scores[:, k]
             means[k] = precision @ (away.T @ r)
             spread = (away * r[:, None]).T @ away
             precisions[k] = 0.5 * (r.sum() * np.linalg.inv(precision) - spread)
-        return Gaussians(means, precisions, residual.sum(axis=0))
+        return Gaussians(means, precisions, to_scores.sum(axis=0))
 
 
 def moments(x: np.ndarray, masses: np.ndarray) -> Moments:

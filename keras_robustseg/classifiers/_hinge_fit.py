@@ -30,8 +30,10 @@ class HingeFits(NamedTuple):
     penalty: Penalty
     divisor: float
 
-    def adjoint(self, V: np.ndarray, gradient: np.ndarray) -> Adjoint:
-        """Return the adjoint of a validation gradient (P, K)."""
+    def adjoint(
+        self, V: np.ndarray, gradient: np.ndarray, start: np.ndarray | None = None
+    ) -> Adjoint:
+        """Return the adjoint of a validation gradient (P, K); it is factorised, not iterated."""
         found = [
             part.adjoint(piece)
             for part, piece in zip(self.parts, self._split(gradient), strict=True)

@@ -57,6 +57,8 @@ class LinearPixelClassifier(PixelClassifier):
     coef_: np.ndarray
     intercept_: np.ndarray
     hypergradient_info_: SolveInfo
+    _fitted: Fitted | None
+    _adjoint: np.ndarray | None = None
     l2: Any
     l1: Any
     group: Any
@@ -127,22 +129,39 @@ class LinearPixelClassifier(PixelClassifier):
         self, *validation: Any, names: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Return the gradient of a validation loss; see `PixelClassifier.hypergradient`."""
-        self._require_fit()
-        chosen = self.hyperparameters_ if names is None else tuple(names)
-        unknown = [name for name in chosen if name not in self.hyperparameters_]
-        if unknown or self._fitted is None:
-            raise ValueError(
-                f"This fit has no hypergradient for {unknown or list(chosen)}. "
-                f"Expected some of {list(self.hyperparameters_)}."
-            )
-        V = self._V
-        U, self.hypergradient_info_ = self._fitted.adjoint(V, self._validation_gradient(validation))
+        chosen = self._chosen(names)
+        V, start = self._V, self._adjoint if self.warm_start else None
+        gradient = self._validation_gradient(validation)
+        assert self._fitted is not None
+        U, self.hypergradient_info_ = self._fitted.adjoint(V, gradient, start)
+        self._adjoint = U
         self._warn(self.hypergradient_info_, "Hypergradient", stacklevel=3)
         features = self.n_features_in_
         found = self._penalty_gradients(self._fitted.penalty, V[:features], U[:features], chosen)
         if set(chosen) & set(PIXELWISE):
             found |= self._pixel_gradients(U, chosen)
         return {name: found[name] for name in chosen}
+
+    def hypergradient_of_scores(
+        self, X: Any, to_scores: np.ndarray, names: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the hypergradient of any loss of the scores, from its gradient to them.
+
+        Args:
+            X: (N, F) or (B, *S, F).
+            to_scores: (..., C) derivative of the loss to the score of each class at each pixel; of
+                two classes the second counts, whose score is that of `decision_function`.
+            names: as in `hypergradient`.
+
+        Raises:
+            ValueError: as `hypergradient`.
+        """
+        x, _ = self._features(X)
+        slope = np.reshape(to_scores, (x.shape[0], -1))
+        if len(self.classes_) == 2:
+            slope = slope[:, 1:] if len(self.coef_) == 1 else slope[:, 1:] * [-1.0, 1.0]
+        gradient = CoefficientGradient(np.asarray((x.T @ slope).T), slope.sum(axis=0))
+        return self.hypergradient(gradient, names=names)
 
     def as_layer(self, name: str | None = None) -> keras.layers.Layer:
         """Return a `keras.layers.Dense` (..., F) -> (..., C) of scores with the fitted weights."""
@@ -161,7 +180,8 @@ class LinearPixelClassifier(PixelClassifier):
         """Leave the training data out of pickles and copies: they predict, and have no gradient."""
         state = dict(self.__dict__)
         if "_fitted" in state:
-            state |= {"_fitted": None, "_training": None, "hyperparameters_": ()}
+            nothing = {"_fitted": None, "_training": None, "_adjoint": None}
+            state |= {**nothing, "hyperparameters_": ()}
         return state
 
     # What fit and hypergradient are made of -------------------------------------------------
@@ -195,6 +215,24 @@ class LinearPixelClassifier(PixelClassifier):
         self.hyperparameters_ = self._known(training) if solved.fitted else ()
         self._warn(self.solve_info_, "Fit", stacklevel=4)
         return self
+
+    def _chosen(self, names: Sequence[str] | None) -> tuple[str, ...]:
+        """Names asked for; refuse those that this fit has no derivative for."""
+        self._require_fit()
+        if self._fitted is None and self.risk is not None:
+            raise ValueError(
+                f"A fit with risk={self.risk!r} has no hypergradient: its optimality conditions "
+                "are differentiated for the mean over pixels alone. Expected risk=None, or a "
+                "search over settings such as scikit-learn's GridSearchCV."
+            )
+        chosen = self.hyperparameters_ if names is None else tuple(names)
+        unknown = [name for name in chosen if name not in self.hyperparameters_]
+        if unknown or self._fitted is None:
+            raise ValueError(
+                f"This fit has no hypergradient for {unknown or list(chosen)}. "
+                f"Expected some of {list(self.hyperparameters_)}."
+            )
+        return chosen
 
     def _read_penalty(self, features: int, columns: int) -> Penalty:
         given = (self.l1, self.l2, self.group, self.groups, self.feature_penalty)

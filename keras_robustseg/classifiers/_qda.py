@@ -126,7 +126,7 @@ class PixelQDA(PixelClassifier):
         self.priors_ = _priors(self.priors, of.masses)
         self.solve_info_ = _stacked([info for _, info in found])
         self.hyperparameters_ = (*_OF_KIND[self.precision], "sample_weight")
-        self._fit = _Fit(
+        self._fit: _Fit | None = _Fit(
             x, labels, of, covariances, precisions, penalties, self.get_params(deep=False)
         )
         warn_unless_ok(self.solve_info_, f"PixelQDA(precision={self.precision!r})")
@@ -171,26 +171,25 @@ class PixelQDA(PixelClassifier):
         parts = validation[0] if len(validation) == 1 else validation
         if not isinstance(parts, (tuple, list)) or len(parts) not in (2, 3):
             raise ValueError("Expected validation data X, y or X, y, sample_weight.")
-        gaussians, of = self._gaussians(), self._fit
-        slopes = gaussians.loss_gradient(*self._validation(*parts))
-        to_precisions = slopes.precisions
-        if self.shared_covariance:
-            to_precisions = to_precisions.sum(axis=0, keepdims=True)
-        through = [
-            gradient(*each)
-            for each in zip(of.precisions, of.covariances, of.penalties, to_precisions, strict=True)
-        ]
-        self.hypergradient_info_ = _certificate(through)
-        found: dict[str, np.ndarray] = {}
-        for name in chosen:
-            if name == "sample_weight":
-                to_covariances = np.stack([part.covariance for part in through])
-                found[name] = self._weight_gradient(slopes, to_covariances)
-            else:
-                each = np.array([getattr(part.penalties, name) for part in through])
-                scalar = np.ndim(of.arguments[name]) == 0
-                found[name] = each.sum() if scalar else each
-        return found
+        return self._through(self._gaussians().loss_gradient(*self._validation(*parts)), chosen)
+
+    def hypergradient_of_scores(
+        self, X: Any, to_scores: np.ndarray, names: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the hypergradient of any loss of the scores, from its gradient to them.
+
+        Args:
+            X: (N, F) or (B, *S, F).
+            to_scores: (..., C) derivative of the loss to the score of each class at each pixel.
+            names: as in `hypergradient`.
+
+        Raises:
+            ValueError: as `hypergradient`.
+        """
+        chosen = self._chosen(names)
+        x, _ = read_features(X, self.n_features_in_)
+        slopes = self._gaussians().pulled_back(x, to_scores.reshape(len(x), -1))
+        return self._through(slopes, chosen)
 
     def as_layer(self, name: str | None = None) -> keras.layers.Layer:
         """Return a Keras layer (..., F) -> (..., C) of the scores."""
@@ -262,10 +261,47 @@ class PixelQDA(PixelClassifier):
         x = x.toarray() if hasattr(x, "toarray") else x
         return self._gaussians().scores(x).reshape(*shape, -1)
 
+    def _through(self, slopes: Gaussians, chosen: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Hypergradients of what has these derivatives to the Gaussians."""
+        of, to_precisions = self._differentiable(), slopes.precisions
+        if self.shared_covariance:
+            to_precisions = to_precisions.sum(axis=0, keepdims=True)
+        through = [
+            gradient(*each)
+            for each in zip(of.precisions, of.covariances, of.penalties, to_precisions, strict=True)
+        ]
+        self.hypergradient_info_ = _certificate(through)
+        found: dict[str, np.ndarray] = {}
+        for name in chosen:
+            if name == "sample_weight":
+                to_covariances = np.stack([part.covariance for part in through])
+                found[name] = self._weight_gradient(slopes, to_covariances)
+            else:
+                each = np.array([getattr(part.penalties, name) for part in through])
+                scalar = np.ndim(of.arguments[name]) == 0
+                found[name] = each.sum() if scalar else each
+        return found
+
+    def _differentiable(self) -> _Fit:
+        if self._fit is None:
+            raise ValueError(
+                "A copy or pickle of PixelQDA has no training data, and so no hypergradient. "
+                "Call fit(X, y) again."
+            )
+        return self._fit
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the training data out of pickles and copies: they predict, and have no gradient."""
+        state = dict(self.__dict__)
+        if "_fit" in state:
+            state |= {"_fit": None, "hyperparameters_": ()}
+        return state
+
     def _weight_gradient(self, slopes: Gaussians, to_covariances: np.ndarray) -> np.ndarray:
-        x, labels, of = self._fit.x, self._fit.labels, self._fit.moments
+        fit = self._differentiable()
+        x, labels, of = fit.x, fit.labels, fit.moments
         counted = labels.counted
-        free = self._fit.arguments["priors"] is None
+        free = fit.arguments["priors"] is None
         to_log_priors = slopes.log_priors if free else np.zeros_like(slopes.log_priors)
         to_masses = mass_gradient(x[counted], of, slopes.means, to_covariances, to_log_priors)
         found = np.zeros(len(counted))
@@ -274,6 +310,7 @@ class PixelQDA(PixelClassifier):
 
     def _chosen(self, names: Sequence[str] | None) -> tuple[str, ...]:
         self._require_fit()
+        self._differentiable()
         chosen = self.hyperparameters_ if names is None else tuple(names)
         unknown = [name for name in chosen if name not in self.hyperparameters_]
         if unknown:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_robustseg.classifiers._base import copied
 from keras_robustseg.tuning._data import Data, fold_rows
 from keras_robustseg.tuning._hyperparameter import SAMPLE_WEIGHT, Vector
 from keras_robustseg.tuning._inner import fit_at
@@ -188,7 +189,7 @@ def _held_out_loss(
     held_out: np.ndarray,
 ) -> float:
     """Loss on held-out rows, infinite where a class is missing in the others."""
-    copy = type(estimator)(**estimator.get_params(deep=False))
+    copy = copied(estimator)
     rest = clean.take(held_out)
     try:
         fit_at(copy, clean.take(train), values, None)

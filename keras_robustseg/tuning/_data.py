@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from keras_robustseg.classifiers._grids import is_list_of_images, read_grid
+
 
 class Data(NamedTuple):
     """Labelled pixels (N, F) or images (B, *S, F); the first axis is what folds divide.
@@ -36,11 +38,17 @@ class Data(NamedTuple):
 
 
 def read_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
-    """Read features, labels and weights.
+    """Read features, labels and weights; images of several sizes become one array with void.
 
     Raises:
         ValueError: shapes do not fit.
     """
+    if is_list_of_images(X):
+        grid = read_grid(X)
+        soft = np.ndim(y[0]) == grid.x.ndim - 1
+        y = grid.filled(y, 0 if soft else -1)
+        given = [np.ones(size) for size in grid.sizes or ()] if sample_weight is None else None
+        X, sample_weight = grid.x, grid.filled(given or sample_weight, 0)
     x = sparse.csr_array(X) if sparse.issparse(X) else np.asarray(X)
     y = np.asarray(y)
     if x.ndim < 2:

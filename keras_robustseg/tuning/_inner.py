@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from keras_robustseg.classifiers._base import copied
 from keras_robustseg.tuning._data import Data
 from keras_robustseg.tuning._hyperparameter import SAMPLE_WEIGHT
 
@@ -94,7 +95,7 @@ class Inner:
         per_annotator: bool,
         differentiate: Differentiate = implicit,
     ) -> None:
-        self.estimator = type(estimator)(**estimator.get_params(deep=False))
+        self.estimator = copied(estimator)
         self.train, self.validation, self.rows = train, validation, rows
         self.per_annotator, self.differentiate = per_annotator, differentiate
         if "warm_start" in self.estimator.get_params(deep=False):

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from keras_robustseg.classifiers._base import copied
 from keras_robustseg.tuning._baselines import (
     Budget,
     Search,
@@ -261,7 +262,7 @@ class BilevelTuner:
         self.estimator_ = self._fitted(self.values_, self._data)
 
     def _fitted(self, values: dict[str, np.ndarray], data: Data) -> Any:
-        copy = type(self.estimator)(**self.estimator.get_params(deep=False))
+        copy = copied(self.estimator)
         inner = Inner(
             copy, data, data, np.arange(data.weight.shape[0]), self._problem.inners[0].per_annotator
         )
