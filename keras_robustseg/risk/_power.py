@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_robustseg.risk._edge import edge_weights
 from keras_robustseg.risk._root import At, increasing_root
 from keras_robustseg.risk._rows import Rows, epsilon, tiny
 
@@ -40,7 +41,20 @@ def power_ball_weights(of: Rows, order: float, radius: Any) -> Any:
     x = ops.where(full, math.exp(_highest(of)) * ops.ones_like(x), x)
     w, _, _ = _profile(of.gaps * ops.where(none, ops.zeros_like(x), x), order)
     q = of.share * w
-    return q / ops.maximum(of.reduce.sum(q), tiny(q))
+    q = q / ops.maximum(of.reduce.sum(q), tiny(q))
+    if order <= 1.0:
+        return q
+    edge = 1.0 / ((order - 1.0) * x)
+    # Where few losses keep mass, rounding of the edge is no longer small beside what they keep.
+    kept = of.reduce.sum(of.share * w) / of.total
+    delicate = ops.logical_and(edge < 2.0, kept < 1e5 * epsilon(x) ** min(1.0, 1.0 / (order - 1.0)))
+    delicate = ops.logical_and(delicate, ops.logical_not(ops.logical_or(full, none)))
+
+    def refine(q: Any) -> tuple[Any]:
+        refined = edge_weights(of, order, held, edge, ops.logical_not(delicate))
+        return (ops.where(delicate, refined, q),)
+
+    return of.reduce.iterate(refine, (q,), 1, lambda _: delicate)[0]
 
 
 def _highest(of: Rows) -> float:
@@ -138,7 +152,9 @@ def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
         now = _moments(of, order, ops.exp(at), powers)
         error = ops.log(ops.maximum(now.divergence, floor) / radius)
         near = ops.abs(now.divergence - radius) <= tolerance * radius + now.noise
-        step = -error * now.divergence / ops.maximum(now.slope, floor)
+        # Rounding may leave nothing of a small divergence, and then no step either.
+        size = ops.maximum(now.divergence, now.noise)
+        step = -error * size / ops.maximum(now.slope, floor)
         return At(error, step, ops.logical_or(near, held))
 
     high = ops.full_like(start, _highest(of))
