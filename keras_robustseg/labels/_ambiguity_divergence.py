@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_robustseg.labels._ambiguity_base import (
@@ -32,8 +31,8 @@ from keras_robustseg.labels._ambiguity_soft import (
     penalty_labels,
     shared_labels,
 )
-from keras_robustseg.labels._ambiguity_wasserstein import transported
 from keras_robustseg.risk._balls import DIVERGENCES, check_divergence
+from keras_robustseg.risk._cvar import cvar
 from keras_robustseg.risk._measure import checked
 
 
@@ -234,6 +233,21 @@ class DivergencePenaltyAmbiguity(_DivergenceSet):
 
 
 def _flipped_at_unit_cost(gains: Any, observed: Observed, radius: Any) -> tuple[Any, Any]:
-    """Total variation is transport at cost 1 from every class to every other."""
-    unit = 1.0 - np.eye(gains.shape[-1])
-    return transported(gains, observed, unit, radius=radius, per_image=True)
+    """Total variation of an image: flips go where they gain most, the tail of the gaps.
+
+    Atoms are the pixels, or for soft labels the classes of the pixels. What flips goes to the first
+    of the classes of largest gain.
+    """
+    reference, weights = observed.reference, ops.expand_dims(observed.weights, -1)
+    gaps = ops.max(gains, axis=-1, keepdims=True) - gains
+    if observed.hard:
+        gaps = ops.sum(reference * gaps, axis=-1, keepdims=True)
+    mass = weights if observed.hard else weights * reference
+    flat, moved = (ops.shape(gains)[0], -1), ops.minimum(radius, 1.0)
+    _, tail = cvar(ops.reshape(gaps, flat), ops.reshape(mass, flat), moved)
+    total = ops.sum(mass, axis=tuple(range(1, len(mass.shape))), keepdims=True)
+    flipped = ops.divide_no_nan(moved * total * ops.reshape(tail, ops.shape(mass)), mass)
+    flipped = reference * ops.where(gaps > 0, ops.minimum(flipped, 1.0), 0.0)
+    gained = ops.sum(flipped, axis=-1, keepdims=True)
+    first = ops.one_hot(ops.argmax(gains, axis=-1), gains.shape[-1], dtype=gains.dtype)
+    return reference - flipped + gained * first, 0.0
