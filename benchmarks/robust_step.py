@@ -1,6 +1,6 @@
 """Cost of a training step with a robust loss against one with the mean, same network and data.
 
-    python benchmarks/robust_step.py [--rounds 9] [--steps 2] [--only cvar,tv] [--jit] [--wall]
+    python benchmarks/robust_step.py [--rounds 9] [--steps 2] [--only "cvar; labels tv, image"] [--jit] [--wall]
     python benchmarks/robust_step.py --alone
 
 A U-Net on 128x128 images in batches of 8. For each loss: the interleaved ratio of the time of a
@@ -77,7 +77,7 @@ def losses() -> dict[str, RobustSegmentationLoss]:
         pixel_risk=risk.CVaR(0.1), pixel_pool="batch"
     )
     found |= {name: RobustSegmentationLoss(label_model=made) for name, made in SETS.items()}
-    only = [name.strip() for name in arguments.only.split(",") if name.strip()]
+    only = [name.strip() for name in arguments.only.split(";") if name.strip()]
     return {name: loss for name, loss in found.items() if not only or name in only}
 
 

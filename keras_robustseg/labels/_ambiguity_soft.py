@@ -9,10 +9,11 @@ from keras import ops
 from keras_robustseg.labels._ambiguity_base import as_level, image_shares, spatial_axes, top_share
 from keras_robustseg.labels._ambiguity_flips import EXPONENTS, stays_on_support
 from keras_robustseg.labels._ambiguity_rate import rates_at_budget
-from keras_robustseg.risk._balls import divergence_ball
+from keras_robustseg.risk._balls import ball_weights
 from keras_robustseg.risk._cvar import cvar
 from keras_robustseg.risk._penalties import divergence_penalty
-from keras_robustseg.risk._rows import tiny
+from keras_robustseg.risk._reduce import Local
+from keras_robustseg.risk._rows import rows, tiny
 
 _ORDERS = {"reverse_kl": 0.0, "hellinger": 0.5, "neyman": -1.0}
 
@@ -42,7 +43,7 @@ def ball_labels(
         _, kept = cvar(gains, reference, 1.0 - moved)
         present = ops.sum(reference, axis=-1, keepdims=True)
         return (1.0 - moved) * kept + moved * present * top_share(gains, reference)
-    _, inside = divergence_ball(gains, reference, divergence, radius, order)
+    inside = _on_support(gains, reference, divergence, radius, order)
     if stays_on_support(divergence, order):
         return inside
     order = _ORDERS[divergence] if order is None else order
@@ -54,6 +55,31 @@ def ball_labels(
         moment = ops.logsumexp(log_y - order * exponent * log_gap, axis=-1, keepdims=True)
         scale = (_log_target(divergence, radius, order) - moment) / order
     return _spilled(inside, scale + log_y - exponent * log_gap, gains, reference)
+
+
+class _FirstAxis(Local):
+    """Reductions over the first axis: sums over few classes are fast where they lie apart."""
+
+    def sum(self, x: Any) -> Any:
+        """Return the sum."""
+        return ops.sum(x, axis=0, keepdims=True)
+
+    def max(self, x: Any) -> Any:
+        """Return the maximum."""
+        return ops.max(x, axis=0, keepdims=True)
+
+    def min(self, x: Any) -> Any:
+        """Return the minimum."""
+        return ops.min(x, axis=0, keepdims=True)
+
+
+def _on_support(
+    gains: Any, reference: Any, divergence: str, radius: Any, order: float | None
+) -> Any:
+    """The ball over samples with base weights y; 0 where y is."""
+    of = rows(ops.moveaxis(gains, -1, 0), ops.moveaxis(reference, -1, 0), _FirstAxis())
+    q = ball_weights(of, divergence, radius, order)
+    return ops.moveaxis(ops.where(of.counted, q, 0.0), 0, -1)
 
 
 def penalty_labels(gains: Any, reference: Any, divergence: str, weight: Any) -> Any:

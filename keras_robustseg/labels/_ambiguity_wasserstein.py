@@ -41,26 +41,34 @@ def best_flip_in_budget(gains: Any, prices: Any, budget: Any) -> Any:
         `best_flip_in_budget(np.array([0.0, 3.0]), np.array([0.0, 1.0]), 0.2)  # [0.8, 0.2]`
     """
     classes, budget = gains.shape[-1], as_level(budget, gains)
+    # Classes first: what is done for each of a few classes is then done on long vectors.
+    gains, prices = ops.moveaxis(gains, -1, 0), ops.moveaxis(prices, -1, 0)
+    numbers = ops.reshape(ops.arange(classes), (-1,) + (1,) * (len(gains.shape) - 1))
     within = prices <= budget
     beyond = ops.logical_and(ops.isfinite(prices), ops.logical_not(within))
-    best = ops.max(ops.where(within, gains, -float("inf")), axis=-1, keepdims=True)
+    best = ops.max(ops.where(within, gains, -float("inf")), axis=0)
     # Among equal gains the cheapest, so that nothing moves without a reason.
     worth = ops.where(ops.logical_and(within, gains >= best), prices, float("inf"))
-    near = far = ops.one_hot(ops.argmin(worth, axis=-1), classes, dtype=gains.dtype)
+    near = far = _first(worth <= ops.min(worth, axis=0), numbers)
     share = ops.zeros_like(best)
     for k in range(classes):
-        own, price = gains[..., k : k + 1], prices[..., k : k + 1]
-        usable = ops.logical_and(beyond, price <= budget)
-        part = (budget - price) / ops.where(usable, prices - price, 1.0)
-        chord = ops.where(usable, own + part * (gains - own), -float("inf"))
-        top = ops.one_hot(ops.argmax(chord, axis=-1), classes, dtype=gains.dtype)
-        value = ops.max(chord, axis=-1, keepdims=True)
+        usable = ops.logical_and(beyond, within[k])
+        part = (budget - prices[k]) / ops.where(usable, prices - prices[k], 1.0)
+        chord = ops.where(usable, gains[k] + part * (gains - gains[k]), -float("inf"))
+        value = ops.max(chord, axis=0)
         better = value > best
+        top = _first(chord >= value, numbers)
         best, far = ops.where(better, value, best), ops.where(better, top, far)
-        near = ops.where(better, ops.one_hot(k, classes, dtype=gains.dtype), near)
-        moved = ops.sum(ops.where(top > 0, part, 0.0), axis=-1, keepdims=True)
+        near = ops.where(better, k, near)
+        moved = ops.sum(ops.where(ops.equal(numbers, top), part, 0.0), axis=0)
         share = ops.where(better, moved, share)
-    return near + share * (far - near)
+    near, far = (ops.cast(ops.equal(numbers, x), gains.dtype) for x in (near, far))
+    return ops.moveaxis(near + share * (far - near), 0, -1)
+
+
+def _first(chosen: Any, numbers: Any) -> Any:
+    """Number of the first class (C, ...) that is chosen; of none, the last."""
+    return ops.min(ops.where(chosen, numbers, numbers.shape[0] - 1), axis=0)
 
 
 def transported(

@@ -15,7 +15,7 @@ from keras_robustseg.risk._penalties import shape_ball_weights
 from keras_robustseg.risk._power import power_ball_weights
 from keras_robustseg.risk._profiles import SHAPES, from_conjugate
 from keras_robustseg.risk._reduce import LOCAL, Local
-from keras_robustseg.risk._rows import answer, per_row, rows, signed, stanced
+from keras_robustseg.risk._rows import Rows, answer, per_row, rows, signed, stanced
 
 DIVERGENCES = ("kl", "reverse_kl", "chi2", "neyman", "hellinger", "tv", "jeffreys", "renyi")
 _ORDERS = {"kl": 1.0, "reverse_kl": 0.0, "chi2": 2.0, "neyman": -1.0, "hellinger": 0.5}
@@ -70,13 +70,27 @@ def divergence_ball(
     if divergence == "tv":
         return total_variation_ball(losses, weights, radius, stance=stance, reduce=reduce)
     of = rows(signed(losses, stance), weights, reduce)
-    size = per_row(radius, of.gaps)
+    q = ball_weights(of, divergence, per_row(radius, of.gaps), order)
+    return stanced(answer(of, q), stance)
+
+
+def ball_weights(of: Rows, divergence: Any, radius: Any, order: float | None = None) -> Any:
+    """Return the worst-case weights q (..., n) of rows whose reductions are `of.reduce`.
+
+    Args:
+        of: the rows.
+        divergence: as in `divergence_ball`, not "tv".
+        radius: () or of the shape of `of.total`.
+        order: of the Renyi divergence.
+
+    Example:
+        `ball_weights(rows(losses), "kl", keras.ops.array(0.1))`
+    """
     if callable(divergence) or divergence == "jeffreys":
         shape = from_conjugate(divergence) if callable(divergence) else SHAPES[divergence]
-        return stanced(answer(of, shape_ball_weights(of, shape, size)), stance)
+        return shape_ball_weights(of, shape, radius)
     k = float(order) if order is not None else _ORDERS[divergence]
-    q = power_ball_weights(of, k, _renyi_radius(divergence, size, k))
-    return stanced(answer(of, q), stance)
+    return power_ball_weights(of, k, _renyi_radius(divergence, radius, k))
 
 
 def check_divergence(divergence: Any, order: float | None) -> None:
