@@ -13,6 +13,7 @@ images are rendered. Accuracy is on pixels of other images. Times are those of t
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 
 parser = argparse.ArgumentParser()
@@ -26,7 +27,7 @@ import numpy as np  # noqa: E402
 
 from keras_robustseg.classifiers import PixelLogisticRegression, PixelQDA  # noqa: E402
 from keras_robustseg.data import Icbm152TissueSource, LidcSource, Source  # noqa: E402
-from keras_robustseg.optimize import graphical_lasso, robust_precision  # noqa: E402
+from keras_robustseg.optimize import robust_precision  # noqa: E402
 from keras_robustseg.tuning import BilevelTuner, Hyperparameter  # noqa: E402
 
 SOURCES = {
@@ -117,33 +118,85 @@ def thousand() -> None:
     print(f"trained on clean labels: {clean.score(*test):.4f}")
 
 
-def f_score(found: np.ndarray, truth: np.ndarray) -> float:
-    """F-score of the support beside the diagonal."""
-    off = ~np.eye(len(truth), dtype=bool)
-    chosen, real = (found != 0)[off], (truth != 0)[off]
-    return float(2 * np.sum(chosen & real) / max(1, chosen.sum() + real.sum()))
+def f_scores(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """F-scores of supports beside the diagonal."""
+    off = ~np.eye(truth.shape[-1], dtype=bool)
+    chosen, real = (found != 0)[..., off], (truth != 0)[..., off]
+    return 2 * (chosen & real).sum(-1) / np.maximum(1, chosen.sum(-1) + real.sum(-1))
+
+
+def sparse_precision(rng: np.random.Generator, size: int) -> np.ndarray:
+    off = rng.uniform(0.3, 0.6, (size, size)) * (rng.random((size, size)) < 2.5 / size)
+    off = np.triu(off, 1)
+    return off + off.T + np.diag(np.abs(off + off.T).sum(axis=0) + 0.3)
 
 
 def support() -> None:
-    rng, size = np.random.default_rng(0), 10
-    base = np.triu(rng.uniform(0.3, 0.6, (size, size)) * (rng.random((size, size)) < 0.25), 1)
-    truth = base + base.T
-    truth += np.diag(np.abs(truth).sum(axis=0) + 0.3)
-    covariance = np.linalg.inv(truth)
-    scale = np.trace(covariance) / size
-    print("| noise / mean variance | graphical lasso | robust |\n|---|---|---|")
-    for share in (0.0, 0.1, 0.25, 0.5):
+    """Twenty matrices of 10 features; 16 values of l1, chosen by the truth or by clean draws."""
+    size, seeds, points = 10, 20, 16
+    print("| l1 | draws | noise | F, best l1 | F, l1 by clean data | error, best l1 |")
+    print("|---|---|---|---|---|---|")
+    for adaptive, draws, share in itertools.product(
+        (False, True), (1_000, 10_000), (0.1, 0.25, 0.5, 1.0)
+    ):
+        rng = np.random.default_rng(0)
+        truth = np.stack([sparse_precision(rng, size) for _ in range(seeds)])
+        clean = np.linalg.inv(truth)
+        scale = np.trace(clean, axis1=1, axis2=2) / size
         noise = share * scale
-        noisy = covariance + noise * np.eye(size)
-        draws = rng.multivariate_normal(np.zeros(size), noisy, size=1000)
-        seen = np.cov(draws.T, bias=True)
-        grid = scale * np.geomspace(0.01, 0.3, 8)
-        plain = [f_score(np.asarray(graphical_lasso(seen, l1)[0]), truth) for l1 in grid]
-        robust = [
-            f_score(np.asarray(robust_precision(seen, noise, 1e-3 * scale, l1, tol=1e-5)[0]), truth)
-            for l1 in grid
+        noisy = clean + noise[:, None, None] * np.eye(size)
+        zero = np.zeros(size)
+        seen, held = (
+            np.stack([np.cov(rng.multivariate_normal(zero, c, size=n).T, bias=True) for c in of])
+            for of, n in ((noisy, draws), (clean, 1_000))
+        )
+        figures = [
+            recovered(seen, held, truth, sigma2, scale, points, adaptive)
+            for sigma2 in (np.zeros(seeds), noise)
         ]
-        print(f"| {share} | {max(plain):.3f} | {max(robust):.3f} |", flush=True)
+        cells = [
+            f"{plain.mean():.3f} / {robust.mean():.3f} ({spread(robust - plain)})"
+            for plain, robust in zip(*figures, strict=True)
+        ]
+        kind = "adaptive" if adaptive else "one"
+        print(f"| {kind} | {draws} | {share} | {' | '.join(cells)} |", flush=True)
+
+
+def spread(difference: np.ndarray) -> str:
+    """Mean difference and its standard error."""
+    return f"{difference.mean():+.3f} +- {difference.std() / np.sqrt(len(difference)):.3f}"
+
+
+def recovered(
+    seen: np.ndarray,
+    held: np.ndarray,
+    truth: np.ndarray,
+    sigma2: np.ndarray,
+    scale: np.ndarray,
+    points: int,
+    adaptive: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """F-score at the best l1, at the likeliest one for clean draws, and least relative error.
+
+    Adaptive weights of l1 are one over the partial correlations of a first estimate by the same
+    model (Zou, JASA 2006), so that each model has them of its own.
+    """
+    nuclear = np.where(sigma2 > 0, 1e-3, 0.0) * scale
+    l1 = scale[:, None] * np.geomspace(5e-4, 0.5, points)
+    settings = {"tol": 1e-4, "max_iterations": 100}
+    if adaptive:
+        first = np.asarray(robust_precision(seen, sigma2, nuclear, 1e-3 * scale, **settings)[0])
+        root = np.sqrt(np.diagonal(first, axis1=1, axis2=2))
+        partial = np.abs(first) / (root[:, :, None] * root[:, None, :])
+        l1 = l1[..., None, None] * 0.1 / np.maximum(partial, 0.02)[:, None]
+    every = [np.repeat(part[:, None], points, axis=1) for part in (seen, sigma2, nuclear)]
+    found = np.asarray(robust_precision(*every, l1, **settings)[0])
+    scores = f_scores(found, truth[:, None])
+    error = np.linalg.norm(found - truth[:, None], axis=(-2, -1))
+    error = error / np.linalg.norm(truth, axis=(-2, -1))[:, None]
+    fit = np.einsum("...ij,...ji->...", found, held[:, None]) - np.linalg.slogdet(found)[1]
+    chosen = scores[np.arange(len(scores)), fit.argmin(axis=1)]
+    return scores.max(axis=1), chosen, error.min(axis=1)
 
 
 def qda() -> None:

@@ -48,6 +48,7 @@ __getattr__, __dir__, __all__ = _attach(
         "risk": "",
         "train": "run",
         "training": "",
+        "tune": "_run_tune",
         "tuning": "",
     },
 )

@@ -125,9 +125,9 @@ def open_target(target: Path, data: str | Path | Source | None, split: str) -> A
         raise DataError(f"{target}: got data for a run, expected none: its recipe says where it is")
     require_network(target)
     from keras_robustseg._run_audit import RunData
-    from keras_robustseg.recipes import load_recipe
+    from keras_robustseg.recipes import load_network_recipe
 
-    return RunData(target, load_recipe(target / "recipe.json"), split)
+    return RunData(target, load_network_recipe(target / "recipe.json"), split)
 
 
 def _source(data: str | Path) -> Source:

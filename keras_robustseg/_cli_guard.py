@@ -14,7 +14,7 @@ from keras_robustseg.errors import RobustSegError
 from keras_robustseg.training._stop import StopRequested
 
 if TYPE_CHECKING:
-    from keras_robustseg.recipes import Recipe
+    from keras_robustseg.recipes import PixelRecipe, Recipe
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -62,7 +62,7 @@ def fail(message: str, code: int, error: BaseException) -> NoReturn:
     raise typer.Exit(code)
 
 
-def load_recipe_file(name: str, overrides: list[str] | None) -> Recipe:
+def load_recipe_file(name: str, overrides: list[str] | None) -> Recipe | PixelRecipe:
     from keras_robustseg.recipes import load_recipe
 
     return load_recipe(name, overrides=overrides or ())

@@ -210,12 +210,8 @@ class Report(Block):
     tensorboard: bool = Field(False, description="logs for TensorBoard in the run directory")
 
 
-class Recipe(Block):
-    """A whole training: data, network, method, and what is written at the end.
-
-    Example:
-        `load_recipe("quickstart").training.epochs`
-    """
+class BaseRecipe(Block):
+    """What every recipe has: a name, a seed, data."""
 
     name: Annotated[
         str,
@@ -226,21 +222,6 @@ class Recipe(Block):
     ] = Field(description="names the run directory and the exported model")
     seed: Annotated[int, whole(ge=0, le=2**31 - 1)] = 0
     data: DataBlock
-    pipeline: Pipeline = Pipeline()
-    model: Annotated[UNet | Hub, Field(discriminator="kind")] = UNet()
-    method: Method
-    training: Training = Training()
-    evaluation: Evaluation = Evaluation()
-    export: Export = Export()
-    report: Report = Report(overlays=8, tensorboard=False)
-
-    @field_validator("method")
-    @classmethod
-    def _annotators_apart(cls, method: Any, info: ValidationInfo) -> Any:
-        data = info.data.get("data")
-        if method.kind == "confusion_matrices" and data is not None and data.readers != "all":
-            raise sibling_rule(f"got data.readers {data.readers}, expected all: who drew what")
-        return method
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as plain values with every default written out."""
@@ -256,3 +237,27 @@ class Recipe(Block):
         """SHA-256 of the resolved recipe; equal for two texts that mean the same."""
         content = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+class Recipe(BaseRecipe):
+    """A whole training: data, network, method, and what is written at the end.
+
+    Example:
+        `load_recipe("quickstart").training.epochs`
+    """
+
+    pipeline: Pipeline = Pipeline()
+    model: Annotated[UNet | Hub, Field(discriminator="kind")] = UNet()
+    method: Method
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    export: Export = Export()
+    report: Report = Report(overlays=8, tensorboard=False)
+
+    @field_validator("method")
+    @classmethod
+    def _annotators_apart(cls, method: Any, info: ValidationInfo) -> Any:
+        data = info.data.get("data")
+        if method.kind == "confusion_matrices" and data is not None and data.readers != "all":
+            raise sibling_rule(f"got data.readers {data.readers}, expected all: who drew what")
+        return method

@@ -18,7 +18,7 @@ from keras_robustseg.attacks._evaluate_scores import figures
 from keras_robustseg.data import Source, source_from_config
 from keras_robustseg.data._ingest import choose_reader
 from keras_robustseg.errors import DataError, RecipeError
-from keras_robustseg.recipes import Recipe, load_recipe
+from keras_robustseg.recipes import Recipe, load_network_recipe
 from keras_robustseg.report import write_robustness
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -58,7 +58,7 @@ class Victim:
         elif path is None and not own.is_file():
             raise DataError(f"{target}: has no recipe, so its data are unknown; give --data")
         else:
-            recipe = load_recipe(str(own if data is None else data))
+            recipe = load_network_recipe(str(own if data is None else data))
             source = derived_source(recipe, source_from_config(recipe.data.source.model_dump()))
         model = (
             keras.saving.load_model(target / "network.keras", compile=False)

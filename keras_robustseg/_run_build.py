@@ -22,7 +22,7 @@ from keras_robustseg.data._truth import TruthSource
 from keras_robustseg.errors import RecipeError
 from keras_robustseg.metrics import Dice
 from keras_robustseg.models import from_hub, unet
-from keras_robustseg.recipes import Recipe
+from keras_robustseg.recipes import PixelRecipe, Recipe
 from keras_robustseg.training import RobustSegmenter
 
 Build = Callable[[Recipe, keras.Model, Pipeline], RobustSegmenter]
@@ -50,9 +50,9 @@ def build_source(recipe: Recipe) -> Source:
     return derived_source(recipe, source_from_config(recipe.data.source.model_dump()))
 
 
-def derived_source(recipe: Recipe, source: Source) -> Source:
+def derived_source(recipe: Recipe | PixelRecipe, source: Source) -> Source:
     """Return what the recipe makes of a source: its slices, its true masks, its noise."""
-    if recipe.pipeline.slices is not None:
+    if isinstance(recipe, Recipe) and recipe.pipeline.slices is not None:
         source = SliceSource(source, axis=recipe.pipeline.slices)
     if recipe.data.readers == "truth":
         source = TruthSource(source)
@@ -64,7 +64,7 @@ def derived_source(recipe: Recipe, source: Source) -> Source:
     return source
 
 
-def split_indices(recipe: Recipe, source: Source, split: str) -> list[int]:
+def split_indices(recipe: Recipe | PixelRecipe, source: Source, split: str) -> list[int]:
     """Return the samples of a split, or as many as `data.limit` lets through, drawn by seed."""
     indices = source.split(split)
     limit = getattr(recipe.data.limit, split)

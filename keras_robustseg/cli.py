@@ -29,7 +29,7 @@ from keras_robustseg._cli_recipe import recipe_app
 from keras_robustseg.errors import RecipeError, StateError
 
 if TYPE_CHECKING:
-    from keras_robustseg.recipes import Recipe
+    from keras_robustseg.recipes import PixelRecipe, Recipe
 
 app = typer.Typer(
     name="robustseg",
@@ -90,6 +90,24 @@ def train(
 
     run.train(loaded, folder)
     typer.echo(f"run: {folder}")
+
+
+@app.command()
+@guarded
+def tune(
+    recipe: RecipeName,
+    out: Annotated[
+        Path | None, typer.Option(help="New directory; runs/NAME where it is not given.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Tune a pixel classifier's hyper-parameters, and write the recipe with the values found."""
+    loaded = load_recipe_file(recipe, overrides)
+    folder = _free_folder(loaded.name) if out is None else _checked_folder(out)
+    from keras_robustseg._run_tune import tune as run_tune
+
+    run_tune(loaded, folder)
+    typer.echo(f"written: {folder} (run {folder / 'tuned.yaml'} by `robustseg train`)")
 
 
 @app.command()
@@ -345,7 +363,7 @@ def benchmark(
             raise typer.Exit(EXIT_FAILED)
 
 
-def _open(target: str, overrides: list[str] | None) -> tuple[Recipe | None, Any]:
+def _open(target: str, overrides: list[str] | None) -> tuple[Recipe | PixelRecipe | None, Any]:
     """Return a recipe and its data; of a folder or an archive there is only its path."""
     if Path(target).is_dir() or Path(target).suffix == ".npz":
         if overrides:

@@ -24,26 +24,30 @@ import yaml
 from pydantic import ValidationError
 
 from keras_robustseg._recipe_override import apply_overrides
+from keras_robustseg._recipe_pixels import PixelRecipe
 from keras_robustseg._recipe_problems import describe, show, suggest
 from keras_robustseg._recipe_schema import Recipe
 from keras_robustseg._recipe_text import RecipeText, parse, read_text
 from keras_robustseg.errors import RecipeError
 
 __all__ = [
+    "PixelRecipe",
     "Recipe",
     "copy_recipe",
     "dump",
     "json_schema",
     "list_recipes",
+    "load_network_recipe",
     "load_recipe",
     "recipe_from_dict",
     "recipe_text",
+    "require_network",
 ]
 
 _FORMS = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml"}
 
 
-def load_recipe(source: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(source: str | Path, *, overrides: Sequence[str] = ()) -> Recipe | PixelRecipe:
     """Read and check a recipe.
 
     Args:
@@ -52,7 +56,8 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
         overrides: changes, each `field.name=value` as after `--set`.
 
     Returns:
-        The recipe. Paths in it are relative to the current directory.
+        The recipe; a `PixelRecipe` where it has the block `classifier`. Paths in it are relative to
+        the current directory.
 
     Raises:
         RecipeError: there is no such recipe, or something is wrong with it. Every problem has a
@@ -65,9 +70,32 @@ def load_recipe(source: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     return _validate(parse(read_text(path), name=str(path), form=_FORMS[path.suffix]), overrides)
 
 
+def load_network_recipe(source: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe that trains a network; the same as `load_recipe` else.
+
+    Raises:
+        RecipeError: also for the recipe of a pixel classifier.
+
+    Example:
+        `load_network_recipe("quickstart").training.epochs`
+    """
+    return require_network(load_recipe(source, overrides=overrides), source)
+
+
+def require_network(recipe: Recipe | PixelRecipe, name: str | Path = "recipe") -> Recipe:
+    """Return the recipe if it trains a network.
+
+    Raises:
+        RecipeError: it is of a pixel classifier; `name` is how the message calls it.
+    """
+    if isinstance(recipe, PixelRecipe):
+        raise RecipeError(f"{name}: is of a pixel classifier, expected a recipe of a network")
+    return recipe
+
+
 def recipe_from_dict(
     values: Mapping[str, Any], *, name: str = "recipe", overrides: Sequence[str] = ()
-) -> Recipe:
+) -> Recipe | PixelRecipe:
     """Check a recipe that is given as plain values, such as what `Recipe.resolved` returns.
 
     Args:
@@ -87,7 +115,7 @@ def recipe_from_dict(
     return _validate(RecipeText(dict(values), {(): name}), overrides)
 
 
-def dump(recipe: Recipe) -> str:
+def dump(recipe: Recipe | PixelRecipe) -> str:
     """Return a recipe as YAML text with every default written out.
 
     Example:
@@ -97,13 +125,16 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.resolved(), sort_keys=False, allow_unicode=True, width=100)
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema(*, pixels: bool = False) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a recipe, for editors that complete and check.
+
+    Args:
+        pixels: of the recipe of a pixel classifier, instead of a network.
 
     Example:
         `json_schema()["properties"]["training"]`
     """
-    schema = Recipe.model_json_schema()
+    schema = (PixelRecipe if pixels else Recipe).model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -152,27 +183,32 @@ def copy_recipe(name: str, path: str | Path) -> Path:
     return target
 
 
-def _validate(recipe: RecipeText, overrides: Sequence[str]) -> Recipe:
+def _validate(recipe: RecipeText, overrides: Sequence[str]) -> Recipe | PixelRecipe:
     if not isinstance(recipe.values, dict):
         got = "nothing" if recipe.values is None else show(recipe.values)
         raise RecipeError(f"{recipe.places[()]}: got {got}, expected the fields of a recipe")
     problems: list[str] = []
+    pixels = "classifier" in recipe.values
+    schema: type[Recipe | PixelRecipe] = PixelRecipe if pixels else Recipe
     if overrides:
-        recipe, problems = apply_overrides(recipe, overrides, defaults=_defaults())
+        recipe, problems = apply_overrides(recipe, overrides, defaults=_defaults(pixels))
     try:
-        checked = Recipe.model_validate(recipe.values)
+        checked = schema.model_validate(recipe.values)
     except ValidationError as error:
-        problems += describe(error, recipe, Recipe)
+        problems += describe(error, recipe, schema)
     if problems:
         raise RecipeError("\n".join(problems))
     return checked
 
 
 @functools.cache
-def _defaults() -> dict[str, Any]:
+def _defaults(pixels: bool) -> dict[str, Any]:
     """Resolved values of the shortest recipe, to learn what a block left out would be."""
-    shortest = {"name": "x", "data": {"source": {"kind": "lidc"}}, "method": {"kind": "supervised"}}
-    return Recipe.model_validate(shortest).resolved()
+    shortest: dict[str, Any] = {"name": "x", "data": {"source": {"kind": "lidc"}}}
+    if pixels:
+        own = {"classifier": {"kind": "logistic_regression"}}
+        return PixelRecipe.model_validate({**shortest, **own}).resolved()
+    return Recipe.model_validate({**shortest, "method": {"kind": "supervised"}}).resolved()
 
 
 def _find(source: str | Path) -> Path:

@@ -32,16 +32,21 @@ import keras
 
 from keras_robustseg._run_build import Parts, build_parts
 from keras_robustseg._run_finish import figures, label_metrics, test_metrics
+from keras_robustseg._run_tune import train_pixels
 from keras_robustseg.errors import RobustSegError, StateError
 from keras_robustseg.export import export_run
-from keras_robustseg.recipes import Recipe, dump, load_recipe
+from keras_robustseg.recipes import PixelRecipe, Recipe, dump, load_network_recipe, load_recipe
 from keras_robustseg.report import metrics_table
 from keras_robustseg.training import ExactResume, RunLock, StopSignals
 from keras_robustseg.training._atomic import write_json_atomic, write_text_atomic
 
 
-def train(recipe: Recipe | str | Path, out: str | Path, *, verbose: int | None = None) -> dict:
+def train(
+    recipe: Recipe | PixelRecipe | str | Path, out: str | Path, *, verbose: int | None = None
+) -> dict:
     """Train from a recipe, and leave everything in a run directory.
+
+    The recipe of a pixel classifier is fitted as it stands; `tune` finds its hyper-parameters.
 
     Args:
         recipe: a recipe, or its file or name.
@@ -59,10 +64,13 @@ def train(recipe: Recipe | str | Path, out: str | Path, *, verbose: int | None =
     Example:
         `train("quickstart", "runs/quickstart")["test"]["dice"]`
     """
-    if not isinstance(recipe, Recipe):
+    if not isinstance(recipe, Recipe | PixelRecipe):
         recipe = load_recipe(recipe)
     out = Path(out)
     _refuse_used(out)
+    if isinstance(recipe, PixelRecipe):
+        with _locked(out, new=True):
+            return train_pixels(recipe, out)
     with _locked(out, new=True):
         parts = build_parts(recipe, out)
         write_text_atomic(out / "recipe.yaml", dump(recipe))
@@ -120,7 +128,7 @@ def recipe_of(out: Path) -> Recipe:
             f"{out}: no run in this directory (it has no recipe.json). Start one with "
             f"`robustseg train RECIPE --out {out}`."
         )
-    return load_recipe(out / "recipe.json")
+    return load_network_recipe(out / "recipe.json")
 
 
 def _train_and_finish(parts: Parts, out: Path, verbose: int | None) -> dict:

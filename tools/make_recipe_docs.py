@@ -17,19 +17,32 @@ from keras_robustseg.recipes import json_schema
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
 BEGIN = "<!-- fields: written by tools/make_recipe_docs.py -->"
 END = "<!-- end of fields -->"
+PIXELS_BEGIN = "<!-- fields of pixel classifiers: written by tools/make_recipe_docs.py -->"
+PIXELS_END = "<!-- end of fields of pixel classifiers -->"
+SHARED = ("name", "seed", "data", "evaluation")
 
 Schema = dict[str, Any]
 
 
 def page_with_fields(text: str) -> str:
-    """Return the page with the tables between its two markers replaced by fresh ones."""
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{PAGE}: expected the markers {BEGIN} and {END}")
+    """Return the page with the tables between its markers replaced by fresh ones."""
     schema = json_schema()
-    tables = "\n\n".join(_sections("", schema, schema["$defs"]))
-    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+    text = _between(text, BEGIN, END, "\n\n".join(_sections("", schema, schema["$defs"])))
+    schema = json_schema(pixels=True)
+    own = {name: field for name, field in schema["properties"].items() if name not in SHARED}
+    tables = "\n\n".join(
+        table for name, field in own.items() for table in _sections(name, field, schema["$defs"])
+    )
+    return _between(text, PIXELS_BEGIN, PIXELS_END, tables)
+
+
+def _between(text: str, begin: str, end: str, tables: str) -> str:
+    """The page with `tables` between two markers."""
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{PAGE}: expected the markers {begin} and {end}")
+    return f"{before}{begin}\n\n{tables}\n\n{end}{after}"
 
 
 def _sections(path: str, field: Schema, defs: dict[str, Schema]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from keras_robustseg.benchmark._memory import remembered_source
 from keras_robustseg.data._ingest import choose_reader
 from keras_robustseg.data._source import VOID, Example
 from keras_robustseg.metrics import MaskEvaluation, evaluate_masks
-from keras_robustseg.recipes import Recipe, recipe_from_dict
+from keras_robustseg.recipes import Recipe, recipe_from_dict, require_network
 
 MEASUREMENTS = 40
 VANISHED = 0.05
@@ -76,7 +76,7 @@ def run_cell(
         ```
     """
     begun = time.monotonic()
-    recipe = recipe if isinstance(recipe, Recipe) else recipe_from_dict(recipe)
+    recipe = require_network(recipe if isinstance(recipe, Recipe) else recipe_from_dict(recipe))
     keras.backend.clear_session()
     source = remembered_source(recipe)
     with tempfile.TemporaryDirectory() as scratch:

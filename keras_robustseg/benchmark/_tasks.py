@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_robustseg.benchmark._file import Benchmark, DataCell, Method, Profile, Seeds
 from keras_robustseg.errors import RecipeError
-from keras_robustseg.recipes import Recipe, recipe_from_dict
+from keras_robustseg.recipes import Recipe, recipe_from_dict, require_network
 
 # What a recipe says that no figure of a cell depends on.
 _WITHOUT_EFFECT = ("name", "export", "report")
@@ -104,7 +104,8 @@ def recipe_of(benchmark: Benchmark, cell: str, method: str, number: int) -> Reci
     values = _composed(
         benchmark.base, benchmark.cells[cell], benchmark.methods[method], benchmark.seeds[number]
     )
-    return recipe_from_dict({**values, "name": name}, name=f"{benchmark.name}: {name}")
+    whole = recipe_from_dict({**values, "name": name}, name=f"{benchmark.name}: {name}")
+    return require_network(whole, name)
 
 
 def _composed(base: Mapping[str, Any], cell: DataCell, method: Method, seeds: Seeds) -> dict:
