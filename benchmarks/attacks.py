@@ -1,11 +1,13 @@
 """Minimal norms and time of attacks on the two reference networks.
 
     python benchmarks/attacks.py --norms [--steps 500] [--images 16]
+    python benchmarks/attacks.py --norms --runs RUN [RUN ..] [--ignore-label 0] [--success-rate .9]
     python benchmarks/attacks.py --speed [--rounds 3] [--rival-python PATH]
 
 `--norms` prints for each attack the median norm in 1/255 over the images, failures infinite, at the
-same number of gradient evaluations. `--speed` prints the processor time of one image and iteration
-of ALMA prox on network A with one thread, batches of 16, and in turn that of the
+same number of gradient evaluations; with `--runs` on the test images of runs of this package, or of
+its SavedModels, instead of the reference networks. `--speed` prints the processor time of one image
+and iteration of ALMA prox on network A with one thread, batches of 16, and in turn that of the
 adversarial-library package at batches of 12 and 1, in a Python that has it and torch
 (`--rival-python`); without one ours is timed alone.
 """
@@ -24,6 +26,9 @@ parser.add_argument("--norms", action="store_true")
 parser.add_argument("--speed", action="store_true")
 parser.add_argument("--steps", type=int, default=500)
 parser.add_argument("--images", type=int, default=16)
+parser.add_argument("--runs", nargs="+", type=Path, default=[])
+parser.add_argument("--ignore-label", type=int)
+parser.add_argument("--success-rate", type=float, default=0.99)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--rival-python")
 arguments = parser.parse_args()
@@ -31,21 +36,38 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from attack_cases import VOID, golden, reference_network  # noqa: E402
 
 from keras_robustseg import attacks  # noqa: E402
+from keras_robustseg._run_attack import Victim, batches, image_range  # noqa: E402
 
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 SPEED_STEPS = 50
 
 
-def attacked(name: str, attack: object, **options: object) -> attacks.AttackResult:
+def reference(name: str) -> tuple[tuple, dict]:
+    """Return model, images and labels of network A or B, and options of an attack."""
     data, first = golden(f"dev_{name}"), slice(arguments.images)
     call = (reference_network(name), data["images"][first], data["labels"][first])
-    return attack(*call, ignore_label=VOID, **options)
+    return call, {"ignore_label": VOID}
+
+
+def trained(run: Path) -> tuple[tuple, dict]:
+    """Return the same of a run; its images in [0, 1], with the scaling put into the model."""
+    victim = Victim.open(run, None)
+    indices = victim.indices("test", arguments.images)
+    low, high = image_range(victim, indices)
+    (images, labels), *_ = batches(victim, indices, len(indices))
+    unit = keras.Input(images.shape[1:])
+    scaled = keras.layers.Rescaling(high - low, low)(unit)
+    model = keras.Model(unit, victim.model(scaled, training=False))
+    call = (model, np.clip((images - low) / (high - low), 0, 1), labels)
+    options = {"success_rate": arguments.success_rate, "ignore_label": arguments.ignore_label}
+    return call, options
 
 
 def norms() -> None:
@@ -67,17 +89,19 @@ def norms() -> None:
         "least eps of SegPGD": (least(attacks.segpgd), {}),
         "least eps of PGD, logit ratio": (least(attacks.pgd, loss="logit_ratio"), {}),
     }
-    for label, (attack, options) in rows.items():
-        for name in "AB":
-            result = attacked(name, attack, **options)
-            median = 255 * np.median(result.minimal_norm)
-            print(f"{label:30s} {name} {median:7.2f} {result.success.sum():3d}", flush=True)
+    victims = [(run.name, trained(run)) for run in arguments.runs]
+    for name, (call, common) in victims or [(name, reference(name)) for name in "AB"]:
+        for label, (attack, options) in rows.items():
+            result = attack(*call, **common, **options)
+            median = 255 * np.nanmedian(result.minimal_norm)
+            print(f"{name:12s} {label:30s} {median:7.2f} {result.success.sum():3d}", flush=True)
 
 
 def ours() -> float:
     """Milliseconds of one image and iteration; the graph is made before."""
+    call, common = reference("A")
     begun = time.process_time()
-    attacked("A", attacks.alma_prox, steps=SPEED_STEPS, preset="published")
+    attacks.alma_prox(*call, steps=SPEED_STEPS, preset="published", **common)
     return 1e3 * (time.process_time() - begun) / SPEED_STEPS / arguments.images
 
 

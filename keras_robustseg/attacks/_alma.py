@@ -49,7 +49,7 @@ def alma_prox(
         penalty_grad: "exact", or "released", the derivative in the authors' program, which is not
             that of its penalty and seldom succeeds.
         preset: "published", the published iteration alone; "walk", half of the steps for it and
-            half for a walk along the boundary, with norms a tenth to a quarter smaller (see
+            half for a walk along the boundary, with norms about a third smaller (see
             `benchmarks/RESULTS.md`). None is "walk", but "published" with the released
             derivative. The walk is for "linf"; with other norms both presets are the same.
         settings: hyper-parameters in place of a preset's.

@@ -35,7 +35,7 @@ class AlmaSettings:
     weight_change: float = 0.02
     tolerance: float = 1e-4
     walk_share: float = 0.0
-    walk_radius_changes: tuple[float, float] = (0.01, 0.001)
+    walk_radius_changes: tuple[float, float] = (0.05, 0.001)
     walk_step_sizes: tuple[float, float] = (0.1, 0.01)
 
 

@@ -10,12 +10,17 @@ TOLERANCE = 1e-4
 _SMALL = 1e-8
 
 
+def _by_class(logits: Any) -> Any:
+    """Return (C, B, pixels): a maximum over few classes is fast when they do not lie innermost."""
+    return tf.transpose(logits, (2, 0, 1))
+
+
 def margin(logits: Any, labels: Any) -> Any:
     """Return z_y - max over k != y of z_k, (B, pixels): positive while y is predicted."""
-    here = tf.one_hot(labels, logits.shape[-1], True, False, dtype=tf.bool)
-    own = tf.reduce_sum(tf.where(here, logits, tf.zeros_like(logits)), -1)
-    infinite = tf.constant(float("inf"), logits.dtype)
-    return own - tf.reduce_max(tf.where(here, -infinite, logits), -1)
+    z = _by_class(logits)
+    here = tf.range(z.shape[0], dtype=labels.dtype)[:, None, None] == labels
+    own = tf.reduce_sum(tf.where(here, z, tf.zeros_like(z)), 0)
+    return own - tf.reduce_max(tf.where(here, tf.constant(-float("inf"), z.dtype), z), 0)
 
 
 def has_spread(classes: int, targeted: bool) -> bool:
@@ -26,7 +31,8 @@ def has_spread(classes: int, targeted: bool) -> bool:
 def spread(logits: Any, targeted: bool) -> Any:
     """Return z_(1) - z_(3), or z_(1) - (z_(3) + z_(4)) / 2 targeted, sorted descending."""
     if not targeted and logits.shape[-1] == 3:
-        return tf.reduce_max(logits, -1) - tf.reduce_min(logits, -1)
+        z = _by_class(logits)
+        return tf.reduce_max(z, 0) - tf.reduce_min(z, 0)
     top = tf.math.top_k(logits, 4 if targeted else 3).values
     return top[..., 0] - (tf.reduce_mean(top[..., 2:], -1) if targeted else top[..., 2])
 

@@ -13,6 +13,8 @@ from keras_robustseg.attacks._success import by_image, flipped, share
 
 # Radius to begin with where the perturbation is smaller, in units of the width of the bounds.
 _LEAST = 1e-3
+# Change of the radius before the first success: the boundary may be far.
+_OUTWARD = 0.04
 # Of the logit ratio in the loss: a pixel counts until it is flipped by about a fifth of the spread.
 _SHARPNESS = 5.0
 
@@ -42,6 +44,7 @@ def walk(
     """Make the largest value of a perturbation smaller without losing its success.
 
         d <- project(d + s eps sign(g), eps),   eps <- eps (1 - c) after a success, eps (1 + c) else
+                                        (eps (1 + .04) as long as there was none)
 
     g is the gradient of - sum over pixels of softplus(5 r), r the logit ratio; s and c fall by a
     cosine. The radius is that of FMN, begun near the boundary instead of at the clean image.
@@ -101,7 +104,8 @@ def _followed(state: _Walk, success: Any, change: Any) -> _Walk:
     better = success & (size <= state.best_norm)
     best_norm = tf.where(better, size, state.best_norm)
     shrunk = tf.minimum(state.eps * (1 - change), best_norm)
-    grown = tf.minimum(state.eps * (1 + change), best_norm)
+    outward = tf.where(state.found, change, tf.cast(_OUTWARD, size.dtype))
+    grown = tf.minimum(state.eps * (1 + outward), best_norm)
     return state._replace(
         best=tf.where(by_image(better, state.delta), state.delta, state.best),
         best_norm=best_norm,
