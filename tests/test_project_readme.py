@@ -167,7 +167,7 @@ def test_recipes_and_overrides_in_commands_are_valid(
     if recipe in list_recipes() or recipe.startswith("recipes/"):
         load_recipe(recipe, overrides=overrides)
     else:  # a stand-in for the reader's own file or folder
-        assert re.fullmatch(r"my\.yaml|my_folder|RECIPE\w*", recipe), recipe
+        assert re.fullmatch(r"my\.yaml|my_folder|runs/\w+/tuned\.yaml|RECIPE\w*", recipe), recipe
 
 
 # Links -----------------------------------------------------------------------
