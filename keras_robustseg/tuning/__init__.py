@@ -7,8 +7,11 @@ __getattr__, __dir__, __all__ = _attach(
     {
         "BilevelTuner": "_tuner",
         "Hyperparameter": "_hyperparameter",
+        "NetworkStep": "_network",
+        "NetworkTuner": "_network",
         "OuterStep": "_report",
         "TunableEstimator": "_inner",
         "TuningReport": "_report",
+        "neumann_hypergradient": "_network",
     },
 )
