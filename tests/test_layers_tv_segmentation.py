@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_robustseg import RobustSegmenter
+from keras_robustseg import RobustSegmenter, optimize
 from keras_robustseg.layers import TVSegmentation
 from keras_robustseg.losses import CrossEntropy
 from keras_robustseg.optimize import PottsOptions, SolveMonitor, Status, relaxed_potts
@@ -167,3 +167,27 @@ def test_bad_arguments_are_refused(options, name):
         TVSegmentation(**options)
     with pytest.raises(ValueError, match="argument `weight`"):
         TVSegmentation([0.1, 0.2])(np.zeros((1, 3, 3, 3), "float32"))
+
+
+@pytest.mark.parametrize(
+    "adjoint",
+    [
+        optimize.Unrolled(10, checkpoint=5),
+        optimize.Implicit(solver="bicgstab"),
+        optimize.Implicit(on_failure="nan"),
+        3,
+    ],
+)
+def test_what_an_adjoint_cannot_keep_here_is_refused(adjoint):
+    with pytest.raises(ValueError, match="`adjoint`"):
+        TVSegmentation(adjoint=adjoint)
+
+
+def test_adjoints_as_objects():
+    class Mine(optimize.Unrolled):
+        pass
+
+    assert TVSegmentation(adjoint=Mine(7)).options[2:5:2] == (7, "unrolled")
+    options = TVSegmentation(adjoint=optimize.Implicit(tol=1e-4, max_iterations=9)).options
+    assert options.adjoint == "implicit"
+    assert (options.adjoint_tolerance, options.adjoint_iterations) == (1e-4, 9)

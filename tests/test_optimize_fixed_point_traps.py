@@ -138,3 +138,20 @@ def test_wrong_kinds_of_solver_and_adjoint() -> None:
         optimize.fixed_point(lambda x: x, np.ones(2), solver="picard")
     with pytest.raises(TypeError, match="`adjoint` must be"):
         optimize.fixed_point(lambda x: x, np.ones(2), adjoint="implicit")
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_a_kink_at_zero_is_seen_in_the_answer_and_in_a_parameter(kind):
+    def status(T, a):
+        return optimize.fixed_point(
+            T, tf.zeros((2, 3), kind), [tf.constant(a, kind)], adjoint=probing, batch_axes=1
+        )[1].status.numpy()
+
+    probing = optimize.Implicit(probe=True)
+    in_point = lambda x, a: 0.5 * tf.nn.relu(x + a)  # noqa: E731
+    in_parameter = lambda x, a: 0.5 * tf.sin(x) + tf.abs(a)  # noqa: E731
+    kink = int(optimize.Status.NEAR_KINK)
+    rows = [[0.0, 1.0, 1.0], [1.0, 2.0, 3.0]]
+    for T in (in_point, in_parameter):
+        np.testing.assert_array_equal(status(T, rows), [kink, 0])
+    np.testing.assert_array_equal(status(in_point, [[-1.0, 1.0, 1.0]] * 2), [0, 0])

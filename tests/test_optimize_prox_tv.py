@@ -114,6 +114,19 @@ def test_derivatives_of_images_are_those_of_finite_differences(isotropic, rng):
     np.testing.assert_allclose(along, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("isotropic", [False, True])
+def test_a_kink_is_reported_and_an_ordinary_image_is_none(isotropic, rng):
+    kink = np.array([[0.0, 0.0, 1.0, 1.0]] * 2)  # at weight 1 both halves are just joined
+    with pytest.warns(RuntimeWarning, match="NEAR_KINK"):
+        x, info = prox_tv2d(kink, 1.0, isotropic=isotropic, return_info=True)
+    np.testing.assert_allclose(x, 0.5, atol=1e-7)
+    assert int(info.status) == optimize.Status.NEAR_KINK
+    _, info = prox_tv2d(
+        rng.normal(size=(3, 8, 7)), 0.4, isotropic=isotropic, tol=1e-9, return_info=True
+    )
+    np.testing.assert_array_equal(info.status, optimize.Status.OK)
+
+
 def test_steps_that_run_out_are_reported(rng):
     y = rng.normal(size=(16, 16))
     with pytest.warns(RuntimeWarning, match="prox_tv2d: NOT_CONVERGED"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from keras import ops
 from keras_robustseg.optimize import PottsOptions, SolveInfo, SolveRecord
 from keras_robustseg.optimize._arguments import check_arguments, invalid_argument
 from keras_robustseg.optimize._potts import (
+    ADJOINTS,
     check_options,
     potts_solution,
     potts_tensors,
@@ -47,7 +49,8 @@ class TVSegmentation(keras.layers.Layer):
         isotropic: penalise the length of the gradient of a pixel instead of each of its edges.
         adjoint: `"implicit"`; `"unrolled"` differentiates all the iterations, `"neumann"` so many
             terms, and `"one_step"` only one, with a warning; or the objects of `optimize` of
-            those names.
+            those names, as far as they hold here: the linear solver is conjugate gradients, and
+            unrolled steps have no checkpoints.
         initial_weight: what learned weights start from.
         iterations: at most so many; exactly so many where they are unrolled.
         tolerance: duality gap per pixel, relative to 1 + the spread of its logits.
@@ -169,16 +172,25 @@ def _with_adjoint(options: PottsOptions, adjoint: Any) -> PottsOptions:
     """Options with the adjoint of that name, or that an object of `optimize` describes."""
     if isinstance(adjoint, str):
         return options._replace(adjoint=adjoint)
-    kind = type(adjoint).__name__
-    if kind == "Implicit":
+    # These need TensorFlow, and so does whoever has made one of them.
+    from keras_robustseg.optimize import Implicit, Neumann, OneStep, Unrolled
+
+    if isinstance(adjoint, Implicit):
+        default = Implicit(tol=adjoint.tol, max_iterations=adjoint.max_iterations)
+        if adjoint not in (default, dataclasses.replace(default, solver="cg")):
+            raise invalid_argument("adjoint", "Implicit with `tol` and `max_iterations`", adjoint)
         tolerance = options.adjoint_tolerance if adjoint.tol is None else adjoint.tol
         limits = {"adjoint_tolerance": tolerance, "adjoint_iterations": adjoint.max_iterations}
         return options._replace(adjoint="implicit", **limits)
-    if kind == "Unrolled":
+    if isinstance(adjoint, Unrolled):
+        if adjoint.checkpoint is not None:
+            raise invalid_argument("adjoint", "Unrolled without `checkpoint`", adjoint)
         return options._replace(adjoint="unrolled", iterations=adjoint.steps)
-    if kind == "Neumann":
+    if isinstance(adjoint, OneStep):
+        return options._replace(adjoint="one_step")
+    if isinstance(adjoint, Neumann):
         return options._replace(adjoint="neumann", adjoint_iterations=adjoint.terms)
-    return options._replace(adjoint="one_step" if kind == "OneStep" else kind)
+    raise invalid_argument("adjoint", f"one of {ADJOINTS}, or one of `optimize`", adjoint)
 
 
 def _check(layer: TVSegmentation) -> None:

@@ -4,6 +4,12 @@ from keras_robustseg._lazy import attach as _attach
 from keras_robustseg._lazy import register as _register
 from keras_robustseg.errors import SolverError
 from keras_robustseg.optimize._active_set import ElasticNetGradients, elastic_net_vjp
+from keras_robustseg.optimize._active_set_bounds import (
+    BoxGradients,
+    SimplexGradients,
+    box_vjp,
+    simplex_vjp,
+)
 from keras_robustseg.optimize._gmres import gmres
 from keras_robustseg.optimize._info import (
     LinearInfo,
@@ -77,6 +83,7 @@ __getattr__, _directory, _names = _attach(
 __all__ = [
     "ADMM",
     "AndersonIteration",
+    "BoxGradients",
     "ChambollePock",
     "Composite",
     "DouglasRachford",
@@ -91,8 +98,9 @@ __all__ = [
     "Newton",
     "OneStep",
     "PeacemanRachford",
-    "SaddlePoint",
     "PottsOptions",
+    "SaddlePoint",
+    "SimplexGradients",
     "SolveInfo",
     "SolveMonitor",
     "SolveRecord",
@@ -103,6 +111,7 @@ __all__ = [
     "VjpCheck",
     "anderson",
     "bicgstab",
+    "box_vjp",
     "cg",
     "check_vjp",
     "describe",
@@ -133,12 +142,13 @@ __all__ = [
     "prox_sparse_group",
     "prox_tv1d",
     "prox_tv2d",
+    "relaxed_potts",
     "require_ok",
     "robust_precision",
     "root",
     "root_jvp",
     "root_vjp",
-    "relaxed_potts",
+    "simplex_vjp",
     "worst_status",
 ]
 

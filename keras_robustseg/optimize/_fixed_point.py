@@ -172,7 +172,8 @@ def _probe(
     _, linear = solve_adjoint(problem, adjoint, points, ps, problem.unpack(direction, points))
     failed = (linear.status != int(Status.OK))[:, None]
     status = worse(info.status, tf.where(failed, int(Status.SINGULAR), int(Status.OK)))
-    kinked = tf.where(_near_kink(problem, points, ps), int(Status.NEAR_KINK), int(Status.OK))
+    kink = tf.logical_or(_near_kink(problem, points, ps), _bends(problem, points, ps))
+    kinked = tf.where(kink, int(Status.NEAR_KINK), int(Status.OK))
     return info._replace(
         status=worse(status, kinked), adjoint_residual=linear.relative_residual[:, None]
     )
@@ -182,10 +183,8 @@ def _near_kink(problem: Problem, points: Tensors, ps: Tensors) -> Any:
     """Return whether J^T changes by more than rounding within rounding distance, (items, 1)."""
     packed, direction = problem.pack(points), _cotangent(problem, points)
     reach = epsilon(packed) ** 0.5
-    size = tf.reduce_max(tf.abs(packed), axis=1, keepdims=True)
-    size = tf.where(size > 0, size, tf.ones_like(size))
     # The cosine makes signs that differ from entry to entry.
-    shift = reach * size * (direction - 1.5)
+    shift = reach * _size_of_items(packed) * (direction - 1.5)
 
     def back(at: Any) -> Any:
         at, cotangents = problem.unpack(at, points), problem.unpack(direction, points)
@@ -193,6 +192,40 @@ def _near_kink(problem: Problem, points: Tensors, ps: Tensors) -> Any:
 
     jump = norm(back(packed + shift) - back(packed - shift))
     return jump > 100.0 * reach * norm(direction)
+
+
+def _bends(problem: Problem, points: Tensors, ps: Tensors) -> Any:
+    """Return whether T bends within rounding distance of point and parameters, (items, 1).
+
+    A kink in a parameter leaves J_x as it is. Where T is smooth the second difference over a step
+    h is of the size of h^2, and at a kink of that of h.
+    """
+    packed = problem.pack(points)
+    reach = epsilon(packed) ** 0.5
+    size = _size_of_items(packed)
+    shifts = [_pattern_like(p) * reach for p in ps]
+    along = reach * size * (_cotangent(problem, points) - 1.5)
+
+    def image(sign: float) -> Any:
+        given = [p + sign * shift for p, shift in zip(ps, shifts, strict=True)]
+        return problem.mapping(points, given)(packed + sign * along)
+
+    bend = norm(image(1.0) + image(-1.0) - 2.0 * image(0.0))
+    return bend > 0.02 * reach * size
+
+
+def _size_of_items(packed: Any) -> Any:
+    """The largest entry of each item, (items, 1), and 1 for an item that is 0."""
+    size = tf.reduce_max(tf.abs(packed), axis=1, keepdims=True)
+    return tf.where(size > 0, size, tf.ones_like(size))
+
+
+def _pattern_like(tensor: Any) -> Any:
+    """Numbers of the tensor's size with signs that differ from entry to entry."""
+    count = tf.cast(tf.range(1, tf.size(tensor) + 1), tensor.dtype)
+    size = tf.reduce_max(tf.abs(tensor))
+    size = tf.where(size > 0, size, tf.ones_like(size))
+    return size * tf.reshape(tf.cos(1.3 * count * count), tf.shape(tensor))
 
 
 def _probe_truncation(

@@ -205,8 +205,7 @@ def fixed_point_vjp(
         >>> back, info = fixed_point_vjp(T, x, (a, b), v)
     """
     require_tensorflow("fixed_point_vjp")
-    problem, xs, ps = make_problem(T, x, params, batch_axes)
-    return _vjp(problem, xs, ps, params, cotangent, adjoint)
+    return _vjp(make_problem(T, x, params, batch_axes), params, cotangent, adjoint)
 
 
 def root_vjp(
@@ -226,13 +225,13 @@ def root_vjp(
         >>> back, info = root_vjp(F, x, (a, b), v)
     """
     require_tensorflow("root_vjp")
-    problem, xs, ps = _residual_problem(F, x, params, batch_axes)
-    return _vjp(problem, xs, ps, params, cotangent, adjoint)
+    return _vjp(_residual_problem(F, x, params, batch_axes), params, cotangent, adjoint)
 
 
 def _vjp(
-    problem: Problem, xs: Tensors, ps: Tensors, params: Any, cotangent: Any, adjoint: Any
+    problem_at: tuple[Problem, Tensors, Tensors], params: Any, cotangent: Any, adjoint: Any
 ) -> tuple[Any, LinearInfo]:
+    problem, xs, ps = problem_at
     refuse_closures(problem.function, xs, ps, "The map")
     vs = _like("cotangent", cotangent, xs)
     ws, info = solve_adjoint(problem, adjoint or Implicit(), xs, ps, vs)
@@ -269,8 +268,7 @@ def fixed_point_jvp(
         >>> tangent, info = fixed_point_jvp(T, x, (a, b), (da, db))
     """
     require_tensorflow("fixed_point_jvp")
-    problem, xs, ps = make_problem(T, x, params, batch_axes)
-    return _jvp(problem, xs, ps, x, tangents, adjoint)
+    return _jvp(make_problem(T, x, params, batch_axes), x, tangents, adjoint)
 
 
 def root_jvp(
@@ -290,13 +288,13 @@ def root_jvp(
         >>> tangent, info = root_jvp(F, x, (a, b), (da, db))
     """
     require_tensorflow("root_jvp")
-    problem, xs, ps = _residual_problem(F, x, params, batch_axes)
-    return _jvp(problem, xs, ps, x, tangents, adjoint)
+    return _jvp(_residual_problem(F, x, params, batch_axes), x, tangents, adjoint)
 
 
 def _jvp(
-    problem: Problem, xs: Tensors, ps: Tensors, x: Any, tangents: Any, adjoint: Any
+    problem_at: tuple[Problem, Tensors, Tensors], x: Any, tangents: Any, adjoint: Any
 ) -> tuple[Any, LinearInfo]:
+    problem, xs, ps = problem_at
     refuse_closures(problem.function, xs, ps, "The map")
     us = _like("tangents", tangents, ps)
     right = jvp(lambda *given: problem.function(xs, list(given)), ps, us)

@@ -9,7 +9,7 @@ from keras import backend, ops
 from keras_robustseg.optimize._first_order import with_derivative
 from keras_robustseg.optimize._in_graph import in_graph
 from keras_robustseg.optimize._info import SolveInfo, Status, warn_unless_ok
-from keras_robustseg.optimize._linear import check_positive
+from keras_robustseg.optimize._linear import check_positive, epsilon
 from keras_robustseg.optimize._prox_input import (
     as_float,
     check_broadcast,
@@ -30,6 +30,8 @@ from keras_robustseg.optimize._tv_isotropic import pulled_back, refined
 
 _TOLERANCES = {"float32": 1e-3, "float64": 1e-7}
 _TINY = 1e-37
+# A jump of so many rounding units is none.
+_NEAR = 64.0
 
 
 def prox_tv2d(
@@ -72,7 +74,9 @@ def prox_tv2d(
         x, the shape of y, differentiable in y, weight and edge_weights; with `return_info` also
         `SolveInfo` with one figure per image. `residual` bounds the distance of x from the
         solution, `active_set_changes` counts edges that changed sides at the end, `kink_margin` is
-        the least of 1 - |dual| / weight on flat edges and of the jumps elsewhere.
+        the least of 1 - |dual| / weight on flat edges and of the jumps elsewhere. The status is
+        NEAR_KINK where the jump between two regions, or the margin of a flat edge, is of the size
+        of rounding.
 
     Raises:
         ValueError: y is not finite, a weight is negative, or shapes do not go together.
@@ -93,8 +97,9 @@ def prox_tv2d(
     dual, steps, changes = in_graph(dual_solution, *fixed, tol, max_iterations)
     dual = ops.stop_gradient(dual)
     solve = _isotropic if isotropic else _anisotropic
-    x = solve(images, weights, dual)
-    info = _certificate(ops.stop_gradient(x), dual, *fixed, tol)
+    number = ops.stop_gradient(in_graph(regions, is_flat(dual, fixed[1])))
+    x = solve(images, weights, dual, number)
+    info = _certificate(ops.stop_gradient(x), dual, *fixed, number, tol)
     info = info._replace(iterations=steps, active_set_changes=changes)
     info = SolveInfo(*(ops.reshape(each, tuple(y.shape[:-2])) for each in info))
     warn_unless_ok(info, "prox_tv2d")
@@ -132,21 +137,24 @@ def _pair(edge_weights: Any) -> tuple[Any, Any]:
     return edge_weights[0], edge_weights[1]
 
 
-def _anisotropic(y: Any, weight: Any, dual: Any) -> Any:
+def _anisotropic(y: Any, weight: Any, dual: Any, number: Any) -> Any:
     """The image of the active set of the dual, a formula in y and the weights."""
     flat = is_flat(dual, ops.stop_gradient(weight))
     sign = ops.where(flat, ops.zeros_like(dual), ops.sign(dual))
-    number = ops.stop_gradient(in_graph(regions, flat))
     x = region_means(y - adjoint(weight * sign), number)
     return _unless_worse(x, y, weight, dual)
 
 
-def _isotropic(y: Any, weight: Any, dual: Any) -> Any:
+def _isotropic(y: Any, weight: Any, dual: Any, number: Any) -> Any:
     fixed_y, fixed = ops.stop_gradient(y), ops.stop_gradient(weight)
     flat = is_flat(dual, fixed)
-    x = in_graph(refined, fixed_y - adjoint(dual), fixed_y, fixed, flat)
+    x = in_graph(refined, fixed_y - adjoint(dual), fixed_y, fixed, flat, number)
     x = ops.stop_gradient(_unless_worse(x, fixed_y, fixed, dual))
-    return with_derivative(x, (y, weight), lambda v: in_graph(pulled_back, x, fixed, flat, v))
+
+    def back(v: Any) -> tuple[Any, Any]:
+        return in_graph(pulled_back, x, fixed, flat, number, v)
+
+    return with_derivative(x, (y, weight), back)
 
 
 def _unless_worse(x: Any, y: Any, weight: Any, dual: Any) -> Any:
@@ -158,7 +166,19 @@ def _unless_worse(x: Any, y: Any, weight: Any, dual: Any) -> Any:
     return x + ops.stop_gradient(change)
 
 
-def _certificate(x: Any, dual: Any, y: Any, weight: Any, tol: float) -> SolveInfo:
+def _least_jump(x: Any, weight: Any, number: Any) -> Any:
+    """The least difference between neighbouring regions, (batch,), or where there is none, inf.
+
+    Inside a region an edge's dual may be at its bound, where edges close a circle, without a kink.
+    """
+    apart = differences(ops.reshape(number, ops.shape(x))) != 0
+    apart = apart if weight.shape[-1] == 2 else ops.any(apart, axis=-1, keepdims=True)
+    jumps = sizes(differences(x), weight)
+    counts = ops.logical_and(apart, weight > 0)
+    return ops.min(ops.where(counts, jumps, ops.full_like(jumps, float("inf"))), axis=(1, 2, 3))
+
+
+def _certificate(x: Any, dual: Any, y: Any, weight: Any, number: Any, tol: float) -> SolveInfo:
     between = gap(x, dual, y, weight)
     distance = ops.sqrt(2.0 * between)
     relative = distance / ops.maximum(ops.sqrt(ops.sum(y * y, axis=(1, 2))), _TINY)
@@ -166,7 +186,12 @@ def _certificate(x: Any, dual: Any, y: Any, weight: Any, tol: float) -> SolveInf
     room = 1.0 - size / ops.where(weight > 0, weight, ops.ones_like(weight))
     margins = ops.where(is_flat(dual, weight), room, sizes(differences(x), weight))
     margins = ops.where(weight > 0, margins, ops.full_like(margins, float("inf")))
-    status = ops.where(relative <= tol, int(Status.OK), int(Status.NOT_CONVERGED))
+    rounding = _NEAR * epsilon(x)
+    merged = _least_jump(x, weight, number) <= rounding * ops.max(ops.abs(y), axis=(1, 2))
+    tight = ops.logical_and(ops.logical_and(is_flat(dual, weight), room <= rounding), weight > 0)
+    kink = ops.logical_or(merged, ops.any(tight, axis=(1, 2, 3)))
+    near = ops.where(kink, int(Status.NEAR_KINK), int(Status.OK))
+    status = ops.where(relative <= tol, near, int(Status.NOT_CONVERGED))
     unknown = ops.full_like(between, float("nan"))
     return SolveInfo(
         status=ops.cast(status, "int32"),

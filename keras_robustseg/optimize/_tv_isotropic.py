@@ -17,7 +17,6 @@ from keras_robustseg.optimize._tv_grid import (
     adjoint,
     differences,
     region_means,
-    regions,
     sizes,
 )
 
@@ -25,9 +24,8 @@ _NEWTON_STEPS = 6
 _LINEAR_ITERATIONS = 1000
 
 
-def refined(x: Any, y: Any, weight: Any, flat: Any) -> Any:
+def refined(x: Any, y: Any, weight: Any, flat: Any, number: Any) -> Any:
     """Return x after Newton steps, for as long as they make the root better, item by item."""
-    number = regions(flat)
 
     def error(x: Any) -> Any:
         field = _directions(x, weight, flat)[0]
@@ -48,9 +46,8 @@ def refined(x: Any, y: Any, weight: Any, flat: Any) -> Any:
     )[0]
 
 
-def pulled_back(x: Any, weight: Any, flat: Any, v: Any) -> tuple[Any, Any]:
+def pulled_back(x: Any, weight: Any, flat: Any, number: Any, v: Any) -> tuple[Any, Any]:
     """Return J^T v to the data and to the weights."""
-    number = regions(flat)
     w = solved(x, weight, flat, number, region_means(v, number))
     directions, _ = _directions(x, weight, flat)
     return w, -ops.sum(differences(w) * directions, axis=-1, keepdims=True)
