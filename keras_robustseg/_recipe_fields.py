@@ -94,6 +94,19 @@ def whole(*, ge: int | None = None, le: int | None = None, null: bool = False) -
     return _maybe_null(inner, "a whole number" + _range(None, ge, None, le), null)
 
 
+def odd(*, le: int) -> Expect:
+    """An odd number from 1 to `le`."""
+    inner = core_schema.int_schema(strict=True, ge=1, le=le)
+    checked = core_schema.no_info_after_validator_function(_check_odd, inner)
+    return Expect(checked, f"an odd number from 1 to {le}")
+
+
+def _check_odd(value: int) -> int:
+    if value % 2 == 0:
+        raise wrong("an odd number")
+    return value
+
+
 def text(
     *, pattern: str | None = None, phrase: str = "a text", empty: bool = False, null: bool = False
 ) -> Expect:

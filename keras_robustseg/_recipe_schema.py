@@ -1,8 +1,8 @@
 """The recipe: what may be written in one, block by block, and what each field defaults to.
 
-The blocks for data (sources and annotation noise) are in `_recipe_data`, those of the method in
-`_recipe_method`. Every choice between forms is made by the field `kind`, out of a closed list;
-nothing is imported or evaluated.
+The blocks for data (sources and annotation noise) are in `_recipe_data`, those of the network in
+`_recipe_model`, those of the method in `_recipe_method`. Every choice between forms is made by the
+field `kind`, out of a closed list; nothing is imported or evaluated.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from keras_robustseg._recipe_fields import (
     wrong,
 )
 from keras_robustseg._recipe_method import Method
+from keras_robustseg._recipe_model import Model, UNet
 
 # Pipeline
 
@@ -86,27 +87,6 @@ class Pipeline(Block):
     cache: Literal["memory", "disk", "none"] = Field(
         "memory", description="where decoded samples are kept between epochs"
     )
-
-
-# Model
-
-
-class UNet(Block):
-    """A U-Net, 2-D or 3-D as the data are."""
-
-    kind: Literal["unet"] = "unet"
-    width: Annotated[int, whole(ge=1, le=1024)] = Field(16, description="channels, first level")
-    depth: Annotated[int, whole(ge=1, le=8)] = Field(4, description="times the size is halved")
-    norm: Literal["batch", "group"] = "batch"
-    dropout: Annotated[float, number(ge=0, lt=1)] = 0.0
-    deep_supervision: bool = False
-
-
-class Hub(Block):
-    """A keras-hub segmenter (needs the extra `hub`)."""
-
-    kind: Literal["hub"] = "hub"
-    preset: Annotated[str, text()] = Field(description="name of a keras-hub preset, or a folder")
 
 
 # Training
@@ -247,7 +227,7 @@ class Recipe(BaseRecipe):
     """
 
     pipeline: Pipeline = Pipeline()
-    model: Annotated[UNet | Hub, Field(discriminator="kind")] = UNet()
+    model: Model = UNet()
     method: Method
     training: Training = Training()
     evaluation: Evaluation = Evaluation()

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_robustseg._run_method import make_method
+from keras_robustseg._run_model import make_network
 from keras_robustseg.attacks import AdversarialTraining
 from keras_robustseg.data import Source, guard_listing, source_from_config
 from keras_robustseg.data._augment import Affine, Augment, Elastic, Intensity
@@ -21,7 +22,6 @@ from keras_robustseg.data._slices import SliceSource
 from keras_robustseg.data._truth import TruthSource
 from keras_robustseg.errors import RecipeError
 from keras_robustseg.metrics import Dice
-from keras_robustseg.models import from_hub, unet
 from keras_robustseg.recipes import PixelRecipe, Recipe
 from keras_robustseg.training import RobustSegmenter
 
@@ -134,21 +134,9 @@ def _augment(settings: Any) -> Augment:
 def _network(recipe: Recipe, source: Source, train: Pipeline) -> keras.Model:
     keras.config.set_dtype_policy(recipe.training.precision)
     try:
-        settings = recipe.model.model_dump()
-        kind = settings.pop("kind")
         shape = (*[None] * source.dims, source.channels)
         scale = (train.ingest.mean.tolist(), train.ingest.variance.tolist())
-        if kind == "unet":
-            return unet(
-                shape, len(source.classes), normalization=scale, seed=recipe.seed, **settings
-            )
-        return from_hub(
-            settings.pop("preset"),
-            len(source.classes),
-            input_shape=shape,
-            normalization=scale,
-            **settings,
-        )
+        return make_network(recipe, shape, len(source.classes), scale)
     finally:
         keras.config.set_dtype_policy("float32")
 

@@ -46,6 +46,7 @@ _SOURCES = "lidc, lidc_full, icbm152_tissue, folder, nnunet, npz, tfds"
 _NOISES = (
     "reader, dilate, erode, shift, elastic, markov, polygon, missing, extra, class_flip, pixel_flip"
 )
+_NETWORKS = "unet, hub, equilibrium, unrolled_proximal"
 _NAME = "expected a name of letters, digits, '.', '_' and '-'"
 _SIZES = "expected a list of 2 or 3 sizes such as [64, 64], or null"
 _FLIP = "expected true, false or a list of axes such as [0, 1]"
@@ -196,7 +197,7 @@ ONE_MISTAKE = [
     (
         "{kind: unet, width: 8, depth: 3}",
         "{kind: u-net}",
-        "19: model.kind: got 'u-net', expected one of unet, hub; did you mean `unet`?",
+        f"19: model.kind: got 'u-net', expected one of {_NETWORKS}; did you mean `unet`?",
     ),
     ("depth: 3", "depth: 3.0", "19: model.depth: got 3.0, expected a whole number from 1 to 8"),
     (
@@ -397,7 +398,7 @@ def test_files_that_are_no_text_are_refused(tmp_path, monkeypatch):
         ("trainng.epochs=3", "trainng: unknown field; did you mean `training`?"),
         (
             "model.kind=unett",
-            "model.kind: got 'unett', expected one of unet, hub; did you mean `unet`?",
+            f"model.kind: got 'unett', expected one of {_NETWORKS}; did you mean `unet`?",
         ),
         ("training.epochs", "expected FIELD=VALUE, such as training.epochs=3"),
         ("=3", "expected FIELD=VALUE, such as training.epochs=3"),
