@@ -281,3 +281,15 @@ def test_bad_input_is_refused(change, name):
     arguments = {"cost": np.ones((1, 2, 2, 3)), "class_weights": 0.1, **change}
     with pytest.raises(ValueError, match=f"argument `{name}`"):
         relaxed_potts(**arguments)
+
+
+def test_a_compiled_function_may_hold_its_problem_as_a_constant(rng):
+    import tensorflow as tf
+
+    cost = tf.constant(rng.normal(size=(1, 4, 5, 3)))
+    expected = relaxed_potts(cost, 0.3)[0]
+    found = tf.function(lambda: relaxed_potts(cost, tf.constant(0.3, "float64"))[0])()
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+    broken = cost * np.nan
+    with pytest.raises(ValueError, match="`cost`"):
+        tf.function(lambda: relaxed_potts(broken, 0.3)[0])()

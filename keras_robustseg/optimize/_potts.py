@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import backend, ops, tree
 
 from keras_robustseg.optimize import _potts_adjoint as _adjoint
@@ -217,13 +218,14 @@ def _edge_tensor(edge_weights: Any, cost: Any, axes: int) -> Any:
 def _check_values(cost: Any, weights: Any, epsilon: Any, *edges: Any) -> None:
     """Refuse numbers out of range where they can be read."""
     rules = [
-        ("cost", "finite numbers", cost, ops.isfinite),
-        ("class_weights", "finite weights >= 0", weights, lambda x: ops.isfinite(x) & (x >= 0)),
-        ("epsilon", "a finite number > 0", epsilon, lambda x: ops.isfinite(x) & (x > 0)),
+        ("cost", "finite numbers", cost, np.isfinite),
+        ("class_weights", "finite weights >= 0", weights, lambda x: np.isfinite(x) & (x >= 0)),
+        ("epsilon", "a finite number > 0", epsilon, lambda x: np.isfinite(x) & (x > 0)),
     ]
     rules += [("edge_weights", "finite weights >= 0", w, rules[1][3]) for w in edges]
     for name, expected, value, good in rules:
-        if is_concrete(value) and not bool(ops.all(good(value))):
+        # By NumPy: inside a compiled function a constant can be read, but not what ops make of it.
+        if is_concrete(value) and not np.all(good(ops.convert_to_numpy(value))):
             raise invalid_argument(name, expected, value)
 
 
