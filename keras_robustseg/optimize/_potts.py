@@ -217,7 +217,7 @@ def _edge_tensor(edge_weights: Any, cost: Any, axes: int) -> Any:
 
 def _check_values(cost: Any, weights: Any, epsilon: Any, *edges: Any) -> None:
     """Refuse numbers out of range where they can be read."""
-    rules = [
+    rules: list[tuple[str, str, Any, Any]] = [
         ("cost", "finite numbers", cost, np.isfinite),
         ("class_weights", "finite weights >= 0", weights, lambda x: np.isfinite(x) & (x >= 0)),
         ("epsilon", "a finite number > 0", epsilon, lambda x: np.isfinite(x) & (x > 0)),
