@@ -1,4 +1,4 @@
-"""The block `model` in a recipe: every kind makes its network, which trains and is exported."""
+"""The block `model` in a recipe: every kind makes its network, mistakes are told."""
 
 from __future__ import annotations
 
@@ -89,50 +89,3 @@ def test_mistakes_are_told(model, message):
     with pytest.raises(RecipeError) as error:
         recipe(model)
     assert message in str(error.value)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["unet", "equilibrium", "unrolled"])
-def test_a_run_is_resumed_and_served(kind, tmp_path, monkeypatch):
-    """A run that was stopped ends as one that was not; its model answers in TensorFlow alone."""
-    import json
-    import signal
-    import subprocess
-    import sys
-
-    import tensorflow as tf
-
-    from keras_robustseg.run import resume, train
-
-    monkeypatch.chdir(tmp_path)
-    small = recipe(
-        KINDS[kind],
-        "data.limit={train: 4, val: 2, test: 2}",
-        "pipeline.batch_size=2",
-        "training.epochs=2",
-        "training.save_every_steps=1",
-        "report.overlays=0",
-        "evaluation.surface=false",
-        "name=small",
-    )
-    whole = train(small, tmp_path / "whole", verbose=0)
-    (tmp_path / "small.json").write_text(json.dumps(small.resolved()))
-    code = (
-        "import os, signal, keras_robustseg.training as t\n"
-        "from keras_robustseg.run import train\n"
-        "end = t.ExactResume.on_train_batch_end\n"
-        "def stop(self, batch, logs=None):\n"
-        "    end(self, batch, logs)\n"
-        "    self.model.step.numpy() == 3 and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "t.ExactResume.on_train_batch_end = stop\n"
-        "train('small.json', 'stopped', verbose=0)\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-    again = resume(tmp_path / "stopped", verbose=0)
-    assert again["test"] == whole["test"]
-
-    served = tf.saved_model.load(str(tmp_path / whole["export"]["path"]))
-    image = tf.random.stateless_uniform((1, 21, 17, 1), (0, 1), 0.0, 255.0)
-    answer = served.signatures["serving_default"](image)
-    assert any(value.shape[1:3] == (21, 17) for value in answer.values())
