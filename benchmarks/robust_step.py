@@ -1,6 +1,7 @@
 """Cost of a training step with a robust loss against one with the mean, same network and data.
 
-    python benchmarks/robust_step.py [--rounds 9] [--steps 2] [--only "cvar; labels tv, image"] [--jit] [--wall]
+    python benchmarks/robust_step.py [--rounds 9] [--steps 2] [--jit] [--wall]
+                                     [--only "cvar; labels tv, image"]
     python benchmarks/robust_step.py --alone
 
 A U-Net on 128x128 images in batches of 8. For each loss: the interleaved ratio of the time of a
