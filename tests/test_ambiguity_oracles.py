@@ -95,7 +95,7 @@ def spread_of(costs):
 @pytest.mark.parametrize("budget", ["pixel", "image"])
 def test_class_transport(rng, hard, stance, budget):
     sign = 1 if stance == "pessimistic" else -1
-    for classes, radius in [(2, 0.1), (3, 0.0), (4, 0.4), (5, 3.0)]:
+    for classes, radius in [(2, 0.1), (3, 0.0), (4, 0.4), (5, 3.0), (7, 0.3), (20, 0.2)]:
         costs, given, weights = random_problem(rng, (1, 3, 4), classes, hard)
         matrix = rng.uniform(0.2, 2.0, (classes, classes))
         matrix[rng.random((classes, classes)) < 0.2] = np.inf
@@ -175,14 +175,26 @@ NAMES = ("kl", "reverse_kl", "chi2", "neyman", "hellinger", "tv", "jeffreys")
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ball_of_soft_labels(rng, name):
-    costs, given, _ = random_problem(rng, (1, 3), 4, hard=False, void=0.0)
-    for radius in (0.02, 0.5):
-        found = np.asarray(labels.DivergenceAmbiguity(name, radius)(costs, given))[0]
+    """Our labels are in the ball, pay the value, and are no worse than the solver's.
+
+    Clarabel can stop inside the ball, short of the value, or outside by an excess: the value is
+    concave in the radius, so that buys it spread excess / radius at most.
+    """
+    for classes, radius in [(2, 0.1), (4, 0.02), (4, 0.5), (7, 0.2), (20, 0.1)]:
+        costs, given, _ = random_problem(rng, (1, 3), classes, hard=False, void=0.0)
+        ambiguity, spread = labels.DivergenceAmbiguity(name, radius), spread_of(costs)
+        found = np.asarray(ambiguity(costs, given))[0]
+        chosen = np.asarray(ambiguity.worst_case_labels(costs, given))[0]
         for n, value in enumerate(found):
-            q, y = cvxpy.Variable(4), given[0, n]
+            q, y = cvxpy.Variable(classes), given[0, n]
             inside = convex_divergence(name, q, y) <= radius
             expected = solved(costs[0, n] @ q, [*simplex(q, y, name), inside])
-            np.testing.assert_allclose(value, expected, rtol=0, atol=1e-6 * spread_of(costs))
+            excess = max(convex_divergence(name, q, y).value - radius, 0.0)
+            assert value >= expected - (1e-6 + excess / radius) * spread
+            np.testing.assert_allclose(chosen[n] @ costs[0, n], value, rtol=0, atol=1e-9 * spread)
+            assert convex_divergence(name, cvxpy.Constant(chosen[n]), y).value <= radius + 1e-9
+            np.testing.assert_allclose(chosen[n].sum(), 1.0, rtol=0, atol=1e-12)
+            assert np.all(chosen[n] >= 0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -58,13 +58,15 @@ def choose_in_budget(
     """
     axes, budget = tuple(range(-pooled, 0)), as_level(budget, payoffs)
     options = _Options.of(payoffs, prices)
+    apart = _Options(*(_first(x, len(options.payoffs.shape)) for x in options))
 
     def spending(price_of_choice: Any) -> Any:
         return ops.sum(weights * price_of_choice, axis=axes, keepdims=True)
 
     def fits(rate: Any) -> Any:
-        best = _price_of_best(options, ops.expand_dims(rate, -1))
-        return spending(ops.min(best, axis=-1)) <= budget
+        worth = apart.payoffs - rate * apart.charged
+        best = ops.where(worth >= ops.max(worth, axis=0), apart.prices, float("inf"))
+        return spending(ops.min(best, axis=0)) <= budget
 
     top = 2.0 * ops.max(_spread(options), axis=axes, keepdims=True) / least_price
     rates = rates_at_budget(fits, ops.maximum(top, 0.0))
@@ -92,6 +94,12 @@ class _Options(NamedTuple):
         allowed = ops.isfinite(prices)
         worth = ops.where(allowed, payoffs, -float("inf"))
         return cls(worth, ops.where(allowed, prices, 0.0), prices)
+
+
+def _first(x: Any, rank: int) -> Any:
+    """Options (..., O) as (O, ...): the best of few is found fast where they lie apart."""
+    missing = rank - len(x.shape)
+    return ops.moveaxis(ops.reshape(x, (1,) * missing + tuple(ops.shape(x))), -1, 0)
 
 
 def _price_of_best(options: _Options, rate: Any) -> Any:
