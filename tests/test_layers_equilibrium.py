@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from layer_cases import are_the_same_compiled, is_the_same_saved_and_exported
 
 from keras_robustseg.layers import MonotoneEquilibrium
 from keras_robustseg.losses import CrossEntropy
@@ -143,8 +144,6 @@ def network():
 
 
 def test_fit_save_and_export(rng, tmp_path):
-    import tensorflow as tf
-
     image = rng.normal(size=(6, 8, 7, 1)).astype("float32")
     mask = (image[..., 0] > 0).astype("int32")
     model = network()
@@ -152,13 +151,7 @@ def test_fit_save_and_export(rng, tmp_path):
     history = model.fit(image, mask, batch_size=3, epochs=6, verbose=0).history["loss"]
     assert history[-1] < 0.9 * history[0]
     assert set(model.get_layer("deq").solve_record.summary()["counts"]) == {"OK"}
-    model.save(tmp_path / "m.keras")
-    again, expected = keras.models.load_model(tmp_path / "m.keras"), model.predict(image, verbose=0)
-    np.testing.assert_allclose(again.predict(image, verbose=0), expected, atol=1e-5)
-    assert again.get_layer("deq").get_config() == model.get_layer("deq").get_config()
-    model.export(tmp_path / "saved", verbose=False)
-    loaded = tf.saved_model.load(str(tmp_path / "saved"))
-    np.testing.assert_allclose(loaded.serve(image), expected, atol=1e-5)
+    is_the_same_saved_and_exported(model, image, "deq", tmp_path, 1e-5)
 
 
 @pytest.mark.slow
@@ -175,8 +168,7 @@ def test_compiled_is_the_same(kernel_size, rng):
             value = tf.reduce_sum(tf.square(layer(x)))
         return tape.gradient(value, [weight.value for weight in layer.trainable_weights])
 
-    for found, expected in zip(tf.function(slopes, jit_compile=True)(), slopes(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    are_the_same_compiled(slopes, 1e-3)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from layer_cases import are_the_same_compiled, is_the_same_saved_and_exported
 
 from keras_robustseg import RobustSegmenter, optimize
 from keras_robustseg.layers import TVSegmentation
@@ -108,16 +109,7 @@ def test_it_works_inside_the_segmenter(rng):
 def test_saving_and_export(rng, tmp_path):
     image, _ = noisy_squares(rng, 3, 9)
     model = network(smoothing=0.1, isotropic=True, adjoint="unrolled", iterations=60)
-    expected = model.predict(image, verbose=0)
-    model.save(tmp_path / "m.keras")
-    again = keras.models.load_model(tmp_path / "m.keras")
-    np.testing.assert_allclose(again.predict(image, verbose=0), expected, atol=1e-6)
-    assert again.get_layer("tv").get_config() == model.get_layer("tv").get_config()
-    import tensorflow as tf
-
-    model.export(tmp_path / "saved", verbose=False)
-    loaded = tf.saved_model.load(str(tmp_path / "saved"))
-    np.testing.assert_allclose(loaded.serve(image), expected, atol=1e-5)
+    is_the_same_saved_and_exported(model, image, "tv", tmp_path, 1e-6)
 
 
 @pytest.mark.slow
@@ -136,8 +128,7 @@ def test_compiled_is_the_same(adjoint, rng):
             value = tf.reduce_sum(layer(logits) * v)
         return tape.gradient(value, [logits, layer.raw_weight.value])
 
-    for found, expected in zip(tf.function(slopes, jit_compile=True)(), slopes(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    are_the_same_compiled(slopes, 1e-4)
 
 
 def test_float32_inside_mixed_precision(rng):

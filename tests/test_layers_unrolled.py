@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from layer_cases import are_the_same_compiled, is_the_same_saved_and_exported
 
 from keras_robustseg.layers import UnrolledProximalNetwork
 from keras_robustseg.losses import CrossEntropy
@@ -79,8 +80,6 @@ def test_derivatives_are_those_of_finite_differences(penalty, rng):
 
 
 def test_fit_save_and_export(rng, tmp_path):
-    import tensorflow as tf
-
     image = keras.Input((None, None, 1))
     codes = UnrolledProximalNetwork(6, 3, 4, name="codes")(image)
     model = keras.Model(image, keras.layers.Conv2D(2, 1)(codes))
@@ -89,13 +88,7 @@ def test_fit_save_and_export(rng, tmp_path):
     mask = (x[..., 0] > 0.3).astype("int32")
     history = model.fit(x, mask, batch_size=3, epochs=10, verbose=0).history["loss"]
     assert history[-1] < 0.8 * history[0]
-    model.save(tmp_path / "m.keras")
-    again, expected = keras.models.load_model(tmp_path / "m.keras"), model.predict(x, verbose=0)
-    np.testing.assert_allclose(again.predict(x, verbose=0), expected, atol=1e-6)
-    assert again.get_layer("codes").get_config() == model.get_layer("codes").get_config()
-    model.export(tmp_path / "saved", verbose=False)
-    loaded = tf.saved_model.load(str(tmp_path / "saved"))
-    np.testing.assert_allclose(loaded.serve(x), expected, atol=1e-5)
+    is_the_same_saved_and_exported(model, x, "codes", tmp_path, 1e-6)
 
 
 @pytest.mark.slow
@@ -112,8 +105,7 @@ def test_compiled_is_the_same(penalty, rng):
             value = tf.reduce_sum(tf.square(layer(y)))
         return tape.gradient(value, [weight.value for weight in layer.trainable_weights])
 
-    for found, expected in zip(tf.function(slopes, jit_compile=True)(), slopes(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    are_the_same_compiled(slopes, 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,6 @@ class MonotoneOperator(NamedTuple):
     skew: Any
     margin: float
 
-    @property
-    def is_dense(self) -> bool:
-        """Whether W is a matrix."""
-        return len(self.symmetric.shape) == 2
-
     def apply(self, state: Any) -> Any:
         """W z."""
         return self._even(state) + self._odd(state)

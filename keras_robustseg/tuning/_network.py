@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_robustseg.tuning._hyperparameter import Hyperparameter, Vector, check_records
+from keras_robustseg.tuning._outer import AdamSteps
 
 METHODS = ("neumann", "one_step")
 
@@ -166,7 +167,7 @@ class NetworkTuner(keras.callbacks.Callback):
         """Read where the loss stands."""
         self._vector = Vector(self.hyperparameters, {})
         self._free = self._vector.free({p.name: self._number(p.name) for p in self.hyperparameters})
-        self._moments = np.zeros((2, self._vector.size))
+        self._follow = AdamSteps(self._vector.limits(), self.learning_rate)
         self.steps_ = []
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -175,9 +176,7 @@ class NetworkTuner(keras.callbacks.Callback):
             return
         loss, gradient = self.hypergradient()
         slope = self._vector.pull_back(self._free, gradient)
-        self._free = self._free - self.learning_rate * self._direction(slope)
-        limits = self._vector.limits()
-        self._free = np.clip(self._free, limits[:, 0], limits[:, 1])
+        self._free = self._follow.moved(self._free, slope)
         values = {name: float(v) for name, v in self._vector.values(self._free).items()}
         self._set(values)
         self.model.make_train_function(force=True)
@@ -200,14 +199,6 @@ class NetworkTuner(keras.callbacks.Callback):
             self._set(values)
             _assign(self.model.trainable_variables, weights)
         return loss, found
-
-    def _direction(self, slope: np.ndarray) -> np.ndarray:
-        """Adam's (Kingma and Ba, ICLR 2015; b1 .9, b2 .999)."""
-        count = len(self.steps_) + 1
-        self._moments[0] = 0.9 * self._moments[0] + 0.1 * slope
-        self._moments[1] = 0.999 * self._moments[1] + 0.001 * slope**2
-        size = np.sqrt(self._moments[1] / (1 - 0.999**count)) + 1e-12
-        return self._moments[0] / (1 - 0.9**count) / size
 
     def _clean_loss(self) -> Any:
         from keras_robustseg.losses import CrossEntropy

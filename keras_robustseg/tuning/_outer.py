@@ -11,6 +11,33 @@ Evaluate = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """Free variables -> loss and gradient; every call is an outer step."""
 
 
+class AdamSteps:
+    """Moving averages of gradients, and the step that follows from them, kept within limits.
+
+    Kingma and Ba, ICLR 2015; b1 .9, b2 .999.
+
+    Args:
+        limits: (n, 2) bounds of the variables.
+        learning_rate: length of a step.
+
+    Example:
+        `free = AdamSteps(np.tile([-9, 9], (2, 1)), 0.1).moved(free, gradient)`
+    """
+
+    def __init__(self, limits: np.ndarray, learning_rate: float) -> None:
+        self.limits, self.learning_rate, self.count = limits, learning_rate, 0
+        self.mean = self.square = np.zeros(len(limits))
+
+    def moved(self, free: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Return the variables (n,) after a step by their gradient (n,)."""
+        self.count += 1
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.999 * self.square + 0.001 * gradient**2
+        size = np.sqrt(self.square / (1 - 0.999**self.count)) + 1e-12
+        move = self.learning_rate * self.mean / (1 - 0.9**self.count) / size
+        return np.clip(free - move, self.limits[:, 0], self.limits[:, 1])
+
+
 def adam(
     evaluate: Evaluate,
     free: np.ndarray,
@@ -19,7 +46,7 @@ def adam(
     learning_rate: float,
     gradient_tolerance: float,
 ) -> None:
-    """Take Adam steps, kept within the limits (Kingma and Ba, ICLR 2015; b1 .9, b2 .999).
+    """Take Adam steps, kept within the limits.
 
     Args:
         evaluate: loss and gradient.
@@ -32,18 +59,14 @@ def adam(
     Example:
         `adam(lambda x: (x @ x, 2 * x), np.ones(2), np.tile([-9, 9], (2, 1)), 50, 0.1, 1e-6)`
     """
-    mean, square = np.zeros_like(free), np.zeros_like(free)
-    for step in range(1, steps + 1):
+    follow = AdamSteps(limits, learning_rate)
+    for _ in range(steps):
         _, gradient = evaluate(free)
         if not np.isfinite(gradient).all():
             return
         if np.max(np.abs(_inward(free, gradient, limits)), initial=0.0) <= gradient_tolerance:
             return
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.999 * square + 0.001 * gradient**2
-        size = np.sqrt(square / (1 - 0.999**step)) + 1e-12
-        move = learning_rate * mean / (1 - 0.9**step) / size
-        free = np.clip(free - move, limits[:, 0], limits[:, 1])
+        free = follow.moved(free, gradient)
 
 
 def lbfgs(
