@@ -132,12 +132,11 @@ def open_target(target: Path, data: str | Path | Source | None, split: str) -> A
 
 def _source(data: str | Path) -> Source:
     """The data that a recipe, a folder or an archive stands for."""
-    path = Path(data)
-    if path.is_dir() or path.suffix == ".npz":
-        from keras_robustseg.data._check_layout import open_folder
-
-        return open_folder(path)[0]
     from keras_robustseg.data import source_from_config
+    from keras_robustseg.data._check_layout import is_data, open_folder
+
+    if is_data(data):
+        return open_folder(data)[0]
     from keras_robustseg.recipes import load_recipe
 
     return source_from_config(load_recipe(str(data)).data.source.model_dump())

@@ -16,6 +16,7 @@ from keras_robustseg._run_build import Parts, derived_source, split_indices
 from keras_robustseg.attacks import RobustnessReport, evaluate_robustness
 from keras_robustseg.attacks._evaluate_scores import figures
 from keras_robustseg.data import Source, source_from_config
+from keras_robustseg.data._check_layout import is_data, open_folder
 from keras_robustseg.data._ingest import choose_reader
 from keras_robustseg.errors import DataError, RecipeError
 from keras_robustseg.recipes import Recipe, load_network_recipe
@@ -49,17 +50,9 @@ class Victim:
         """
         run = (target / "recipe.json").is_file()
         own = target / ("recipe.json" if run else "recipe.yaml")
-        path = None if data is None else Path(data)
-        recipe = None
-        if path is not None and (path.is_dir() or path.suffix == ".npz"):
-            from keras_robustseg.data._check_layout import open_folder
-
-            source, _ = open_folder(path)
-        elif path is None and not own.is_file():
+        if data is None and not own.is_file():
             raise DataError(f"{target}: has no recipe, so its data are unknown; give --data")
-        else:
-            recipe = load_network_recipe(str(own if data is None else data))
-            source = derived_source(recipe, source_from_config(recipe.data.source.model_dump()))
+        source, recipe = _opened(own if data is None else data)
         model = (
             keras.saving.load_model(target / "network.keras", compile=False)
             if run
@@ -90,6 +83,14 @@ class Victim:
             name = self.source.samples[index].id
             mask = choose_reader(example.mask, "majority", seed=0, sample_id=name)
         return example.image.astype("float32"), mask.astype("int32")
+
+
+def _opened(data: str | Path) -> tuple[Source, Recipe | None]:
+    """What a recipe, a folder or an archive stands for, and the recipe."""
+    if is_data(data):
+        return open_folder(data)[0], None
+    recipe = load_network_recipe(str(data))
+    return derived_source(recipe, source_from_config(recipe.data.source.model_dump())), recipe
 
 
 def served_model(folder: Path, source: Source) -> keras.Model:

@@ -365,13 +365,14 @@ def benchmark(
 
 def _open(target: str, overrides: list[str] | None) -> tuple[Recipe | PixelRecipe | None, Any]:
     """Return a recipe and its data; of a folder or an archive there is only its path."""
-    if Path(target).is_dir() or Path(target).suffix == ".npz":
+    from keras_robustseg.data import source_from_config
+    from keras_robustseg.data._check_layout import is_data
+
+    if is_data(target):
         if overrides:
             raise RecipeError("--set: it changes a recipe, and a folder has none")
         return None, target
     recipe = load_recipe_file(target, overrides)
-    from keras_robustseg.data import source_from_config
-
     return recipe, source_from_config(recipe.data.source.model_dump())
 
 

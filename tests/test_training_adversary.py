@@ -8,7 +8,7 @@ from toy import ToySource
 
 from keras_robustseg import RobustSegmenter, data, labels, losses, models
 from keras_robustseg.attacks import AdversarialTraining
-from keras_robustseg.attacks._soft_losses import PIXEL_LOSSES
+from keras_robustseg.attacks._losses import SOFT_LOSSES
 
 
 def pixelwise(classes=3, channels=2, seed=0):
@@ -41,14 +41,14 @@ def test_pixel_losses_are_their_formulas(progress, rng):
         "cospgd": cosine,
     }
     for name, weight in weights.items():
-        found = PIXEL_LOSSES[name](tf.constant(np.log(p)), tf.constant(q), progress)
+        found = SOFT_LOSSES[name](tf.constant(np.log(p)), tf.constant(q), progress)
         np.testing.assert_allclose(found, weight * entropy, rtol=1e-10)
 
 
 def test_a_class_that_the_label_excludes_may_be_impossible():
     log_p = tf.constant([[[[0.0, -np.inf]]]])
     q = tf.constant([[[[1.0, 0.0]]]])
-    assert float(PIXEL_LOSSES["pgd"](log_p, q, 0.0)[0, 0, 0]) == 0.0
+    assert float(SOFT_LOSSES["pgd"](log_p, q, 0.0)[0, 0, 0]) == 0.0
 
 
 @pytest.mark.parametrize("attack", ["pgd", "segpgd", "cospgd"])
@@ -78,7 +78,7 @@ def test_the_ball_and_the_bounds_are_kept_and_the_loss_rises(rng):
     assert found.numpy().min() >= 0
     assert found.numpy().max() <= 1
     before, after = (
-        float(tf.reduce_mean(PIXEL_LOSSES["pgd"](tf.nn.log_softmax(network(x)), q, 0.0)))
+        float(tf.reduce_mean(SOFT_LOSSES["pgd"](tf.nn.log_softmax(network(x)), q, 0.0)))
         for x in (image, found)
     )
     assert after > before + 0.01

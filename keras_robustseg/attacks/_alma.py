@@ -78,7 +78,6 @@ def alma_prox(
     found = problem.run(
         alma_loop,
         trace=bool(return_trace),
-        success_rate=problem.success_rate,
         steps=steps - walked,
         norm=norm,
         penalty_grad=penalty_grad,
@@ -101,7 +100,7 @@ def alma_prox(
 
 def _walked(problem: Problem, delta: Any, steps: int, settings: AlmaSettings) -> Any:
     rates = (settings.walk_radius_changes, settings.walk_step_sizes)
-    return problem.run(walk, delta, *rates, success_rate=problem.success_rate, steps=steps)
+    return problem.run(walk, delta, *rates, steps=steps)
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_robustseg.attacks._alma_settings import AlmaSettings
-from keras_robustseg.attacks._logit_ratio import constant_scale, has_spread, logit_ratio
+from keras_robustseg.attacks._logit_ratio import logit_ratio, scale_of
 from keras_robustseg.attacks._penalty import penalty_gradient
 from keras_robustseg.attacks._prox import PROX, norms
+from keras_robustseg.attacks._scene import Scene, loop
 from keras_robustseg.attacks._success import flipped, share
 
 # Beyond this the square of rho leaves float32.
@@ -48,13 +49,7 @@ class State(NamedTuple):
 class Task(NamedTuple):
     """What does not change in a run."""
 
-    network: Any
-    images: Any
-    labels: Any
-    valid: Any
-    targeted: bool
-    bounds: tuple[float, float]
-    success_rate: float
+    scene: Scene
     steps: int
     norm: str
     penalty_grad: str
@@ -64,52 +59,37 @@ class Task(NamedTuple):
     @property
     def dtype(self) -> Any:
         """Type of all numbers."""
-        return self.images.dtype
+        return self.scene.images.dtype
 
     @property
     def width(self) -> float:
         """Width of the bounds: steps and norms of the iteration are in this unit."""
-        return self.bounds[1] - self.bounds[0]
+        return self.scene.bounds[1] - self.scene.bounds[0]
 
     def box(self) -> tuple[Any, Any]:
         """Return the bounds of the perturbation, (B, n)."""
-        flat = tf.reshape(self.images, (self.images.shape[0], -1))
-        return (self.bounds[0] - flat) / self.width, (self.bounds[1] - flat) / self.width
+        images, (low, high) = self.scene.images, self.scene.bounds
+        flat = tf.reshape(images, (images.shape[0], -1))
+        return (low - flat) / self.width, (high - flat) / self.width
 
 
-def alma_loop(
-    network: Any,
-    images: Any,
-    labels: Any,
-    valid: Any,
-    *,
-    trace: bool,
-    **static: Any,
-) -> dict[str, Any]:
+def alma_loop(scene: Scene, *, trace: bool, **static: Any) -> dict[str, Any]:
     """Run ALMA prox; the static arguments are the fields of `Task`.
 
     Returns:
         The best "delta" (B, *S, F), its "step_found", the "first_gradient" at its largest and,
         with `trace`, figures of each iteration (steps, B).
     """
-    scale = None
-    if not has_spread(network.classes, static["targeted"]):
-        scale = constant_scale(network.pixels(images), labels, valid)
-    task = Task(network, images, labels, valid, scale=scale, **static)
+    task = Task(scene, scale=scale_of(scene), **static)
     records = _records(task) if trace else {}
 
-    def body(i: Any, state: State, records: dict) -> tuple:
-        state, figures = _step(task, i, state)
-        return i + 1, state, {k: records[k].write(i, figures[k]) for k in records}
+    def step(i: Any, now: tuple) -> tuple:
+        state, figures = _step(task, i, now[0])
+        return state, {k: now[1][k].write(i, figures[k]) for k in records}
 
-    _, state, records = tf.while_loop(
-        lambda i, *_: i < task.steps,
-        body,
-        (tf.constant(0), _start(task), records),
-        maximum_iterations=task.steps,
-    )
+    state, records = loop(step, (_start(task), records), task.steps)
     return {
-        "delta": tf.reshape(state.best.delta, images.shape) * task.width,
+        "delta": tf.reshape(state.best.delta, scene.images.shape) * task.width,
         "step_found": tf.where(state.best.found, state.best.step_found, -1),
         "first_gradient": state.first_gradient,
         **{name: record.stack() for name, record in records.items()},
@@ -127,9 +107,10 @@ def _records(task: Task) -> dict[str, Any]:
 
 
 def _start(task: Task) -> State:
-    count, settings = task.images.shape[0], task.settings
-    flat = tf.zeros((count, task.images.shape[1:].num_elements()), task.dtype)
-    pixel, image = tf.zeros_like(task.labels, task.dtype), tf.zeros((count,), task.dtype)
+    images, labels, settings = task.scene.images, task.scene.labels, task.settings
+    count = images.shape[0]
+    flat = tf.zeros((count, images.shape[1:].num_elements()), task.dtype)
+    pixel, image = tf.zeros_like(labels, task.dtype), tf.zeros((count,), task.dtype)
     never = tf.zeros((count,), tf.bool)
     best = Best(flat, image + float("inf"), image, never, tf.zeros((count,), tf.int32))
     best = best._replace(step_found=best.step_found + task.steps // 2)
@@ -139,7 +120,7 @@ def _start(task: Task) -> State:
         pixel + settings.multiplier,
         pixel + settings.penalty,
         pixel,
-        tf.zeros_like(task.valid),
+        tf.zeros_like(task.scene.valid),
         image + 1,
         best,
         image,
@@ -147,17 +128,17 @@ def _start(task: Task) -> State:
 
 
 def _step(task: Task, i: Any, state: State) -> tuple[State, dict[str, Any]]:
-    settings = task.settings
-    moved = task.images + task.width * tf.reshape(state.delta, task.images.shape)
+    scene, settings = task.scene, task.settings
+    moved = scene.images + task.width * tf.reshape(state.delta, scene.images.shape)
     with tf.GradientTape() as tape:
         tape.watch(moved)
-        logits = task.network.pixels(moved)
+        logits = scene.network.pixels(moved)
         ratio = logit_ratio(
-            logits, task.labels, task.targeted, tolerance=settings.tolerance, scale=task.scale
+            logits, scene.labels, scene.targeted, tolerance=settings.tolerance, scale=task.scale
         )
-    hits = flipped(logits, task.labels, task.targeted)
-    rate = share(hits, task.valid, task.dtype)
-    success = rate >= task.success_rate
+    hits = flipped(logits, scene.labels, scene.targeted)
+    rate = share(hits, scene.valid, task.dtype)
+    success = rate >= scene.success_rate
     size = norms(state.delta, task.norm)
     best = _track(task, i, state, size, rate, success)
     weight = _reweighted(settings, state.weight, success)
@@ -180,7 +161,7 @@ def _step(task: Task, i: Any, state: State) -> tuple[State, dict[str, Any]]:
 def _track(task: Task, i: Any, state: State, size: Any, rate: Any, success: Any) -> Best:
     best = state.best
     closer = (size <= best.norm) & success
-    nearer = ~best.found & (rate >= tf.minimum(best.rate, task.success_rate))
+    nearer = ~best.found & (rate >= tf.minimum(best.rate, task.scene.success_rate))
     better = closer | nearer
     newly = ~best.found & success & (i < task.steps // 2)
     return Best(
@@ -201,16 +182,16 @@ def _reweighted(settings: AlmaSettings, weight: Any, success: Any) -> Any:
 
 def _active(task: Task, i: Any, constraint: Any) -> Any:
     """Valid pixels without the worst that need not be flipped; their number grows to the end."""
-    allowed = 1 - task.success_rate
-    counts = tf.reduce_sum(tf.cast(task.valid, task.dtype), -1)
+    allowed, valid = 1 - task.scene.success_rate, task.scene.valid
+    counts = tf.reduce_sum(tf.cast(valid, task.dtype), -1)
     progress = tf.cast(i, task.dtype) / max(task.steps - 1, 1)
     dropped = tf.cast(tf.floor(allowed * counts * progress), tf.int32)
     lowest = tf.constant(-float("inf"), task.dtype)
     worst = tf.math.top_k(
-        tf.where(task.valid, constraint, lowest), int(allowed * task.valid.shape[1]) + 1
+        tf.where(valid, constraint, lowest), int(allowed * valid.shape[1]) + 1
     ).values
     limit = tf.gather(worst, tf.maximum(dropped - 1, 0)[:, None], batch_dims=1)
-    return task.valid & ((constraint <= limit) | (dropped == 0)[:, None])
+    return valid & ((constraint <= limit) | (dropped == 0)[:, None])
 
 
 def _penalised(
@@ -260,10 +241,11 @@ def _moved(task: Task, i: Any, state: State, gradient: Any, rate: Any) -> tuple[
 def _figures(
     task: Task, state: State, size: Any, rate: Any, constraint: Any, step: Any, metric: Any
 ) -> dict[str, Any]:
-    count = tf.maximum(tf.reduce_sum(tf.cast(task.valid, task.dtype), -1), 1)
+    scene = task.scene
+    count = tf.maximum(tf.reduce_sum(tf.cast(scene.valid, task.dtype), -1), 1)
 
     def mean(values: Any) -> Any:
-        return tf.reduce_sum(tf.where(task.valid, values, tf.zeros_like(values)), -1) / count
+        return scene.total(values) / count
 
     return {
         "linf": size,

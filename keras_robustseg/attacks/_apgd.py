@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_robustseg.attacks._ascent import PixelLoss, loss_gradient, project
-from keras_robustseg.attacks._success import by_image, flipped, share
+from keras_robustseg.attacks._scene import PixelLoss, Scene, loop
+from keras_robustseg.attacks._success import by_image
 
 _MOMENTUM = 0.75
 _ENOUGH_RISES = 0.75
@@ -46,58 +46,33 @@ class _State(NamedTuple):
     first: Any
 
 
-def apgd(
-    network: Any,
-    images: Any,
-    labels: Any,
-    valid: Any,
-    start: Any,
-    eps: Any,
-    checks: Any,
-    *,
-    loss: PixelLoss,
-    targeted: bool,
-    bounds: tuple[float, float],
-) -> tuple[Any, Any]:
+def apgd(scene: Scene, start: Any, eps: Any, checks: Any, *, loss: PixelLoss) -> tuple[Any, Any]:
     """Climb a loss per pixel in the ball of radius eps.
 
     Args:
-        network: a `Network`.
-        images: (B, *S, F).
-        labels: (B, pixels).
-        valid: (B, pixels), bool.
+        scene: what is attacked.
         start: perturbation, (B, *S, F).
         eps: radius, broadcastable to images.
         checks: `check_lengths` of the number of steps.
         loss: see `_losses`.
-        targeted: whether labels are to be reached.
-        bounds: of the images.
 
     Returns:
         The perturbation that flips most pixels, and the first gradient at its largest, (B,).
     """
-    steps = checks.shape[0]
+    images, steps = scene.images, checks.shape[0]
 
-    def step(i: Any, state: _State) -> tuple:
-        state, gradient = _seen(network, images, labels, valid, state, i, steps, loss, targeted)
+    def step(i: Any, state: _State) -> _State:
+        state, gradient = _seen(scene, state, i, steps, loss)
         state = _checked(state, checks[i], eps)
         size = by_image(state.step_size, images) * eps
-        ahead = project(state.delta + size * tf.sign(gradient), images, eps, *bounds)
+        ahead = scene.project(state.delta + size * tf.sign(gradient), eps)
         share_new = tf.where(i == 0, tf.ones((), images.dtype), _MOMENTUM)
         moved = state.delta + share_new * (ahead - state.delta)
         moved += (1 - share_new) * (state.delta - state.before)
-        moved = project(moved, images, eps, *bounds)
-        return i + 1, state._replace(delta=moved, before=state.delta)
+        return state._replace(delta=scene.project(moved, eps), before=state.delta)
 
-    start = project(start, images, eps, *bounds)
-    state = _start(images, start)
-    _, state = tf.while_loop(
-        lambda i, _: i < steps, step, (tf.constant(0), state), maximum_iterations=steps
-    )
-    rate = share(
-        flipped(network.pixels(images + state.delta), labels, targeted), valid, images.dtype
-    )
-    better = by_image(rate >= state.rate, images)
+    state = loop(step, _start(images, scene.project(start, eps)), steps)
+    better = by_image(scene.rate_at(state.delta) >= state.rate, images)
     return tf.where(better, state.delta, state.found), state.first
 
 
@@ -107,31 +82,16 @@ def _start(images: Any, start: Any) -> _State:
     return _State(start, start, start, low, low, start, zero - 1, zero + 2, zero, no, low, zero)
 
 
-def _seen(
-    network: Any,
-    images: Any,
-    labels: Any,
-    valid: Any,
-    state: _State,
-    i: Any,
-    steps: int,
-    loss: PixelLoss,
-    targeted: bool,
-) -> tuple[_State, Any]:
+def _seen(scene: Scene, state: _State, i: Any, steps: int, loss: PixelLoss) -> tuple[_State, Any]:
     """Look at the loss, its gradient and what is flipped now."""
-    progress = tf.cast(i, images.dtype) / steps
-    logits, gradient = loss_gradient(
-        network,
-        images + state.delta,
-        labels,
-        valid,
-        lambda z, y: loss(z, y, progress, targeted),
-    )
-    values = loss(logits, labels, progress, targeted)
-    value = tf.reduce_sum(tf.where(valid, values, tf.zeros_like(values)), -1)
-    rate = share(flipped(logits, labels, targeted), valid, images.dtype)
+    images, progress = scene.images, tf.cast(i, scene.images.dtype) / steps
+
+    def of_pixels(logits: Any) -> Any:
+        return loss(logits, scene.labels, progress, scene.targeted)
+
+    logits, gradient = scene.gradient(images + state.delta, of_pixels)
+    value, rate = scene.total(of_pixels(logits)), scene.rate(logits)
     higher, better = value > state.peak_loss, rate >= state.rate
-    largest = tf.reduce_max(tf.abs(gradient), list(range(1, len(images.shape))))
     state = state._replace(
         peak=tf.where(by_image(higher, images), state.delta, state.peak),
         peak_loss=tf.maximum(value, state.peak_loss),
@@ -139,7 +99,7 @@ def _seen(
         rises=state.rises + tf.cast(value > state.last_loss, value.dtype),
         found=tf.where(by_image(better, images), state.delta, state.found),
         rate=tf.maximum(rate, state.rate),
-        first=tf.where(i == 0, largest, state.first),
+        first=tf.where(i == 0, scene.largest(gradient), state.first),
     )
     return state, gradient
 

@@ -6,12 +6,12 @@ from typing import Any, Unpack
 
 import tensorflow as tf
 
-from keras_robustseg.attacks._ascent import loss_gradient
 from keras_robustseg.attacks._logit_ratio import margin
 from keras_robustseg.attacks._pgd import checked_steps
 from keras_robustseg.attacks._problem import Common, prepare
 from keras_robustseg.attacks._result import AttackResult, conclude
-from keras_robustseg.attacks._success import by_image, flipped, share
+from keras_robustseg.attacks._scene import Scene, loop
+from keras_robustseg.attacks._success import by_image
 from keras_robustseg.attacks._zero_gradient import check_gradient
 
 
@@ -21,40 +21,27 @@ def _unflipped_margin(logits: Any, labels: Any, targeted: bool) -> Any:
     return -tf.nn.relu(-value if targeted else value)
 
 
-def _dag(
-    network: Any,
-    images: Any,
-    labels: Any,
-    valid: Any,
-    step_size: Any,
-    *,
-    targeted: bool,
-    bounds: tuple[float, float],
-    success_rate: float,
-    steps: int,
-) -> tuple[Any, Any, Any]:
+def _dag(scene: Scene, step_size: Any, *, steps: int) -> tuple[Any, Any, Any]:
     """Return the images, the first gradient at its largest, and the iteration of success."""
-    axes = list(range(1, len(images.shape)))
+    images = scene.images
 
-    def step(i: Any, moved: Any, first: Any, found: Any) -> tuple:
-        inside = tf.clip_by_value(moved, *bounds)
-        logits, gradient = loss_gradient(
-            network, inside, labels, valid, lambda z, y: _unflipped_margin(z, y, targeted)
+    def step(i: Any, state: tuple) -> tuple:
+        moved, first, found = state
+        logits, gradient = scene.gradient(
+            tf.clip_by_value(moved, *scene.bounds),
+            lambda z: _unflipped_margin(z, scene.labels, scene.targeted),
         )
-        won = share(flipped(logits, labels, targeted), valid, images.dtype) >= success_rate
+        won = scene.rate(logits) >= scene.success_rate
         found = tf.where(won & (found < 0), i, found)
-        largest = tf.reduce_max(tf.abs(gradient), axes)
+        largest = scene.largest(gradient)
         first = tf.where(i == 0, largest, first)
         size = by_image(tf.maximum(largest, 1e-8), images)
         still = by_image(tf.cast(found < 0, images.dtype), images)
-        return i + 1, moved + still * step_size * gradient / size, first, found
+        return moved + still * step_size * gradient / size, first, found
 
     none = tf.fill((images.shape[0],), -1)
-    state = (tf.constant(0), images, tf.cast(none, images.dtype), none)
-    _, moved, first, found = tf.while_loop(
-        lambda i, *_: i < steps, step, state, maximum_iterations=steps
-    )
-    return tf.clip_by_value(moved, *bounds), first, found
+    moved, first, found = loop(step, (images, tf.cast(none, images.dtype), none), steps)
+    return tf.clip_by_value(moved, *scene.bounds), first, found
 
 
 def dag(
@@ -90,8 +77,7 @@ def dag(
     problem, steps = prepare(model, images, labels, **common), checked_steps(steps)
     if not step_size > 0:
         raise ValueError(f"`step_size` must be > 0. Received: {step_size}")
-    static = {"success_rate": problem.success_rate, "steps": steps}
-    adversarial, first, found = problem.run(_dag, step_size, **static)
+    adversarial, first, found = problem.run(_dag, step_size, steps=steps)
     check_gradient(problem, first)
     fields = {"gradient_evaluations": steps, "first_success": found.numpy()}
     return conclude(problem, adversarial, **fields)

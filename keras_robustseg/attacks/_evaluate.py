@@ -20,8 +20,7 @@ from keras_robustseg.attacks._evaluate_scores import (
     objects_by_size,
 )
 from keras_robustseg.attacks._problem import prepare
-from keras_robustseg.attacks._result import AttackResult
-from keras_robustseg.attacks._success import class_map
+from keras_robustseg.attacks._result import AttackResult, class_map
 
 Attack = Callable[..., AttackResult]
 ATTACK_NAMES = ("pgd", "segpgd", "cospgd", "mifgsm", "sea", "alma_prox", "fmn", "dag")

@@ -119,28 +119,24 @@ def unlimited_succeeds(
     return Check(name, passed, detail)
 
 
+def _largest_gradient(scene: Any) -> Any:
+    """Abs of the gradient of the cross-entropy at its largest, (B,)."""
+    from keras_robustseg.attacks._losses import cross_entropy
+
+    _, gradient = scene.gradient(scene.images, lambda z: cross_entropy(z, scene.labels, 0.0, False))
+    return scene.largest(gradient)
+
+
 def gradients_exist(probe: Probe, common: Mapping[str, Any]) -> Check:
     """Whether the loss has a gradient at the images."""
-    import tensorflow as tf
-
-    from keras_robustseg.attacks._ascent import loss_gradient
-    from keras_robustseg.attacks._losses import cross_entropy
     from keras_robustseg.attacks._problem import prepare
 
     problem = prepare(probe.model, probe.images, probe.labels, **common)
-
-    def pixels(logits: Any, labels: Any) -> Any:
-        return cross_entropy(logits, labels, 0.0, False)
-
-    _, gradient = loss_gradient(
-        problem.network, problem.images, problem.labels, problem.valid, pixels
-    )
-    largest = np.abs(np.asarray(gradient)).reshape(len(probe.images), -1).max(axis=-1)
-    counted = tf.reduce_any(problem.valid, axis=-1).numpy()
+    counted = problem.valid.numpy().any(-1)
     name = "gradients are not zero"
     if not counted.any():
         return Check(name, None, "the first batch has no valid pixel")
-    share = float((largest[counted] == 0).mean())
+    share = float((problem.run(_largest_gradient).numpy()[counted] == 0).mean())
     return Check(name, share <= SUSPICIOUS_SHARE, f"zero at {share:.1%} of the first batch")
 
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, Unpack
 
 import tensorflow as tf
 
-from keras_robustseg.attacks._ascent import loss_gradient
 from keras_robustseg.attacks._logit_ratio import margin
 from keras_robustseg.attacks._pgd import checked_steps
 from keras_robustseg.attacks._problem import Common, prepare
 from keras_robustseg.attacks._prox import norms
 from keras_robustseg.attacks._result import AttackResult, conclude
-from keras_robustseg.attacks._success import by_image, flipped, share
+from keras_robustseg.attacks._scene import Scene, loop
+from keras_robustseg.attacks._success import by_image
 from keras_robustseg.attacks._zero_gradient import check_gradient
 
 # Of the radius, from the first to the last iteration.
@@ -31,55 +31,38 @@ class _State(NamedTuple):
     first: Any
 
 
-def _fmn(
-    network: Any,
-    images: Any,
-    labels: Any,
-    valid: Any,
-    step_size: Any,
-    *,
-    targeted: bool,
-    bounds: tuple[float, float],
-    success_rate: float,
-    steps: int,
-    norm: str,
-) -> tuple[Any, Any]:
+def _fmn(scene: Scene, step_size: Any, *, steps: int, norm: str) -> tuple[Any, Any]:
     """Return the smallest successful perturbation, and the first gradient at its largest."""
-    flat = (images.shape[0], images.shape[1:].num_elements())
-    counts = tf.maximum(tf.reduce_sum(tf.cast(valid, images.dtype), -1, keepdims=True), 1)
-    low, high = (tf.reshape(b - images, flat) for b in bounds)
+    images, flat = scene.images, (scene.images.shape[0], scene.images.shape[1:].num_elements())
+    counts = tf.reduce_sum(tf.cast(scene.valid, images.dtype), -1, keepdims=True)
+    counts = tf.maximum(counts, 1)
+    low, high = (tf.reshape(b - images, flat) for b in scene.bounds)
     largest = norms(tf.maximum(-low, high), norm)
 
-    def loss(logits: Any, labels: Any) -> Any:
-        value = margin(logits, labels) / counts
-        return value if targeted else -value
+    def loss(logits: Any) -> Any:
+        value = margin(logits, scene.labels) / counts
+        return value if scene.targeted else -value
 
-    def step(i: Any, state: _State) -> tuple:
+    def step(i: Any, state: _State) -> _State:
         moved = images + tf.reshape(state.delta, images.shape)
-        logits, gradient = loss_gradient(network, moved, labels, valid, loss)
+        logits, gradient = scene.gradient(moved, loss)
         gradient = tf.reshape(gradient, flat)
-        value = loss(logits, labels)
-        value = tf.abs(tf.reduce_sum(tf.where(valid, value, tf.zeros_like(value)), -1))
-        rate = share(flipped(logits, labels, targeted), valid, images.dtype)
-        state = _followed(state, norms(state.delta, norm), rate, success_rate)
+        value, rate = tf.abs(scene.total(loss(logits))), scene.rate(logits)
+        state = _followed(state, norms(state.delta, norm), rate, scene.success_rate)
         cosine = (1 + tf.cos(math.pi * tf.cast(i, images.dtype) / steps)) / 2
         change = _CHANGES[1] + (_CHANGES[0] - _CHANGES[1]) * cosine
         reach = norms(state.delta, norm) + value / tf.maximum(norms(gradient, _DUAL[norm]), 1e-12)
-        eps = _radius(state, rate >= success_rate, change, reach)
-        eps = tf.minimum(eps, largest)
+        eps = tf.minimum(_radius(state, rate >= scene.success_rate, change, reach), largest)
         direction = gradient / tf.maximum(tf.norm(gradient, axis=-1, keepdims=True), 1e-12)
         delta = state.delta + step_size * (0.01 + 0.99 * cosine) * direction
         delta = tf.clip_by_value(_in_ball(delta, eps[:, None], norm), low, high)
         first = tf.where(i == 0, tf.reduce_max(tf.abs(gradient), -1), state.first)
-        return i + 1, state._replace(delta=delta, eps=eps, first=first)
+        return state._replace(delta=delta, eps=eps, first=first)
 
     zero, image = tf.zeros(flat, images.dtype), tf.zeros((flat[0],), images.dtype)
-    start = _State(
-        zero, image + float("inf"), zero, largest, image, tf.zeros_like(image, tf.bool), image
-    )
-    _, state = tf.while_loop(
-        lambda i, _: i < steps, step, (tf.constant(0), start), maximum_iterations=steps
-    )
+    never = tf.zeros_like(image, tf.bool)
+    start = _State(zero, image + float("inf"), zero, largest, image, never, image)
+    state = loop(step, start, steps)
     return tf.reshape(state.best, images.shape), state.first
 
 
@@ -148,8 +131,7 @@ def fmn(
     problem, steps = prepare(model, images, labels, **common), checked_steps(steps)
     if not step_size > 0:
         raise ValueError(f"`step_size` must be > 0. Received: {step_size}")
-    static = {"success_rate": problem.success_rate, "steps": steps, "norm": norm}
-    delta, first = problem.run(_fmn, step_size, **static)
+    delta, first = problem.run(_fmn, step_size, steps=steps, norm=norm)
     check_gradient(problem, first)
     adversarial = problem.images + delta
     return conclude(problem, adversarial, norm=norm, gradient_evaluations=steps)

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_robustseg.attacks._scene import Scene
+
 TOLERANCE = 1e-4
 _SMALL = 1e-8
 
@@ -74,3 +76,10 @@ def constant_scale(logits: Any, labels: Any, valid: Any) -> Any:
     total = tf.reduce_sum(tf.where(valid, size, zero), -1, keepdims=True)
     count = tf.reduce_sum(tf.cast(valid, size.dtype), -1, keepdims=True)
     return tf.maximum(total / tf.maximum(count, 1), _SMALL)
+
+
+def scale_of(scene: Scene) -> Any:
+    """Return `constant_scale` of the images where the classes are too few, else None."""
+    if has_spread(scene.network.classes, scene.targeted):
+        return None
+    return constant_scale(scene.network.pixels(scene.images), scene.labels, scene.valid)

@@ -7,9 +7,10 @@ from typing import Any, Unpack
 import numpy as np
 
 from keras_robustseg.attacks import _losses
-from keras_robustseg.attacks._ascent import PixelLoss, ascend
+from keras_robustseg.attacks._ascent import ascend
 from keras_robustseg.attacks._problem import Common, Problem, prepare
 from keras_robustseg.attacks._result import AttackResult, conclude
+from keras_robustseg.attacks._scene import PixelLoss
 from keras_robustseg.attacks._zero_gradient import check_gradient
 
 _PGD_LOSSES: dict[str, PixelLoss] = {

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robustseg.attacks._model import Network, network_of
+from keras_robustseg.attacks._scene import Scene
 
 
 class Common(TypedDict, total=False):
@@ -53,9 +54,11 @@ class Problem:
     jit_compile: bool
 
     def run(self, function: Callable, *tensors: Any, **static: Any) -> Any:
-        """Run `function(network, images, labels, valid, *tensors, **static)` as a graph."""
-        static |= {"targeted": self.targeted, "bounds": self.bounds}
-        compiled = self.network.compiled(function, self.jit_compile, **static)
+        """Run `function(scene, *tensors, **static)` as a graph; `scene` is this problem."""
+        aim = (self.targeted, self.bounds, self.success_rate)
+        compiled = self.network.compiled(
+            _on_scene, self.jit_compile, attack=function, aim=aim, **static
+        )
         cast = [tf.convert_to_tensor(np.asarray(t, self.network.dtype)) for t in tensors]
         return compiled(self.images, self.labels, self.valid, *cast)
 
@@ -70,6 +73,14 @@ class Problem:
             )
         full = np.broadcast_to(numbers, (len(self.images),))
         return full.reshape(-1, *[1] * (len(self.images.shape) - 1))
+
+
+def _on_scene(
+    network: Network, images: Any, labels: Any, valid: Any, *tensors: Any, **static: Any
+) -> Any:
+    """Run an attack where its problem has become tensors of a graph."""
+    attack, aim = static.pop("attack"), static.pop("aim")
+    return attack(Scene(network, images, labels, valid, *aim), *tensors, **static)
 
 
 def prepare(

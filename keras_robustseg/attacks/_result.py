@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from keras_robustseg.attacks._problem import Problem
-from keras_robustseg.attacks._success import class_map
 
 LEVELS = 255
 
@@ -86,6 +86,29 @@ def conclude(
         norm_name=norm,
         **fields,
     )
+
+
+def _predict(network: Any, images: Any) -> tuple[Any, Any]:
+    logits = network(images)
+    finite = tf.reduce_all(tf.math.is_finite(logits))
+    return tf.argmax(logits, -1, output_type=tf.int32), finite
+
+
+def class_map(problem: Problem, images: np.ndarray) -> np.ndarray:
+    """Return the classes of images, (B, *S), int32.
+
+    Raises:
+        ValueError: the model gives NaN or infinite logits.
+    """
+    network = problem.network
+    call = network.compiled(_predict, problem.jit_compile)
+    classes, finite = call(tf.constant(images, network.dtype))
+    if not finite:
+        raise ValueError(
+            "Expected finite logits. The model gives NaN or infinite values on these images, so "
+            "its robustness cannot be measured; train it again, or look for a division by zero."
+        )
+    return classes.numpy()
 
 
 def judged(problem: Problem, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,11 +8,10 @@ import numpy as np
 
 from keras_robustseg.attacks import _losses
 from keras_robustseg.attacks._apgd import apgd, check_lengths
-from keras_robustseg.attacks._ascent import PixelLoss
 from keras_robustseg.attacks._pgd import checked_steps
 from keras_robustseg.attacks._problem import Common, Problem, prepare
-from keras_robustseg.attacks._result import AttackResult, conclude, judged
-from keras_robustseg.attacks._success import class_map
+from keras_robustseg.attacks._result import AttackResult, class_map, conclude, judged
+from keras_robustseg.attacks._scene import PixelLoss
 from keras_robustseg.attacks._zero_gradient import check_gradient
 
 LOSSES: dict[str, PixelLoss] = {

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
-from keras_robustseg.attacks._soft_losses import PIXEL_LOSSES
+from keras_robustseg.attacks._losses import SOFT_LOSSES
 from keras_robustseg.labels import log_probabilities
 
 
@@ -61,8 +62,8 @@ class AdversarialTraining:
         bounds: tuple[float, float] | None = (0.0, 1.0),
         seed: int = 0,
     ) -> None:
-        if attack not in PIXEL_LOSSES:
-            raise ValueError(f"`attack` must be one of {sorted(PIXEL_LOSSES)}. Received: {attack}")
+        if attack not in SOFT_LOSSES:
+            raise ValueError(f"`attack` must be one of {sorted(SOFT_LOSSES)}. Received: {attack}")
         _require("eps", eps > 0, "> 0", eps)
         _require("steps", steps >= 1 and int(steps) == steps, "a whole number >= 1", steps)
         _require("step_size", step_size is None or step_size > 0, "> 0 or None", step_size)
@@ -88,8 +89,6 @@ class AdversarialTraining:
             step: number of the step, int.
             active: bool, whether the warm-up is over.
         """
-        import tensorflow as tf
-
         return tf.cond(
             tf.convert_to_tensor(active),
             lambda: self._mixed(network, image, target, weight, step),
@@ -98,8 +97,6 @@ class AdversarialTraining:
 
     def _mixed(self, network: Any, image: Any, target: Any, weight: Any, step: Any) -> Any:
         """Attack the first images of the batch, at least one."""
-        import tensorflow as tf
-
         size = tf.cast(tf.shape(image)[0], "float32")
         count = tf.cast(tf.math.ceil(self.mix * size - 1e-4), "int32")
         if image.shape[0] is not None:
@@ -109,8 +106,6 @@ class AdversarialTraining:
 
     def attacked(self, network: Any, image: Any, target: Any, weight: Any, step: Any = 0) -> Any:
         """Return what the attack makes of all of these images; arguments as for `perturb`."""
-        import tensorflow as tf
-
         clean = tf.cast(image, "float32")
         seed = tf.stack([tf.constant(self.seed, "int32"), tf.cast(step, "int32")])
         change = tf.random.stateless_uniform(
@@ -129,14 +124,12 @@ class AdversarialTraining:
         return image if self.bounds is None else ops.clip(image, *self.bounds)
 
     def _gradient(self, network: Any, image: Any, target: Any, seen: Any, progress: float) -> Any:
-        import tensorflow as tf
-
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(image)
             outputs = network(image, training=False)
             logits = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
             log_p = log_probabilities(logits, where=seen)
-            pixels = PIXEL_LOSSES[self.attack](log_p, target, progress)
+            pixels = SOFT_LOSSES[self.attack](log_p, target, progress)
             total = tf.reduce_sum(tf.where(seen, pixels, 0.0))
         return tape.gradient(total, image)
 

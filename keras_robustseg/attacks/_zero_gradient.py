@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_robustseg.attacks._problem import Problem
-from keras_robustseg.attacks._result import judged
-from keras_robustseg.attacks._success import class_map
+from keras_robustseg.attacks._result import class_map, judged
 
 
 def check_gradient(problem: Problem, largest: Any, what: str = "the loss") -> None:

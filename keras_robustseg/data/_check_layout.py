@@ -51,6 +51,11 @@ def open_folder(path: str | Path) -> tuple[Source, tuple[str, ...]]:
     return _open_images_and_masks(path)
 
 
+def is_data(path: str | Path) -> bool:
+    """Whether a path is a folder or an archive of data; otherwise it can only be a recipe."""
+    return Path(path).is_dir() or Path(path).suffix == ".npz"
+
+
 def _open_images_and_masks(path: Path) -> tuple[Source, tuple[str, ...]]:
     bases = [path, *(p for p in sorted(path.iterdir()) if p.is_dir() and p.name in FOLDER_SPLITS)]
     images, masks = _first_folder(bases, _IMAGES), _first_folder(bases, _MASKS)
