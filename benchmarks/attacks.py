@@ -1,6 +1,6 @@
 """Minimal norms and time of attacks on the two reference networks.
 
-    python benchmarks/attacks.py --norms [--steps 500] [--images 16]
+    python benchmarks/attacks.py --norms [--steps 500] [--images 16] [--max-eps .1] [--only FMN]
     python benchmarks/attacks.py --norms --runs RUN [RUN ..] [--ignore-label 0] [--success-rate .9]
     python benchmarks/attacks.py --speed [--rounds 3] [--rival-python PATH]
 
@@ -29,6 +29,8 @@ parser.add_argument("--images", type=int, default=16)
 parser.add_argument("--runs", nargs="+", type=Path, default=[])
 parser.add_argument("--ignore-label", type=int)
 parser.add_argument("--success-rate", type=float, default=0.99)
+parser.add_argument("--only", default="", help="attacks whose label has this in it")
+parser.add_argument("--max-eps", type=float, default=0.1)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--rival-python")
 arguments = parser.parse_args()
@@ -71,9 +73,12 @@ def trained(run: Path) -> tuple[tuple, dict]:
 
 
 def norms() -> None:
-    """Print the table of minimal norms; a search has ten runs of a tenth of the steps."""
+    """Print the table of minimal norms; a search has ten runs of a tenth of the steps.
+
+    The search begins at `--max-eps` and reaches twice as far.
+    """
     steps = arguments.steps
-    search = {"steps": steps // 10, "search_steps": 10, "max_eps": 0.1}
+    search = {"steps": steps // 10, "search_steps": 10, "max_eps": arguments.max_eps}
 
     def least(attack: object, **extra: object) -> object:
         return lambda *call, **common: attacks.minimal_eps(
@@ -89,6 +94,7 @@ def norms() -> None:
         "least eps of SegPGD": (least(attacks.segpgd), {}),
         "least eps of PGD, logit ratio": (least(attacks.pgd, loss="logit_ratio"), {}),
     }
+    rows = {label: row for label, row in rows.items() if arguments.only in label}
     victims = [(run.name, trained(run)) for run in arguments.runs]
     for name, (call, common) in victims or [(name, reference(name)) for name in "AB"]:
         for label, (attack, options) in rows.items():

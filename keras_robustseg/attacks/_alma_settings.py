@@ -36,7 +36,7 @@ class AlmaSettings:
     tolerance: float = 1e-4
     walk_share: float = 0.0
     walk_radius_changes: tuple[float, float] = (0.05, 0.001)
-    walk_step_sizes: tuple[float, float] = (0.1, 0.01)
+    walk_step_sizes: tuple[float, float] = (0.12, 0.012)
 
 
 PRESETS = {"published": AlmaSettings(), "walk": AlmaSettings(walk_share=0.5)}

@@ -46,20 +46,21 @@ class _State(NamedTuple):
     first: Any
 
 
-def apgd(scene: Scene, start: Any, eps: Any, checks: Any, *, loss: PixelLoss) -> tuple[Any, Any]:
+def apgd(scene: Scene, start: Any, eps: Any, *, loss: PixelLoss, steps: int) -> tuple[Any, Any]:
     """Climb a loss per pixel in the ball of radius eps.
 
     Args:
         scene: what is attacked.
         start: perturbation, (B, *S, F).
         eps: radius, broadcastable to images.
-        checks: `check_lengths` of the number of steps.
         loss: see `_losses`.
+        steps: gradient evaluations.
 
     Returns:
         The perturbation that flips most pixels, and the first gradient at its largest, (B,).
     """
-    images, steps = scene.images, checks.shape[0]
+    images = scene.images
+    checks = tf.constant(check_lengths(steps), images.dtype)
 
     def step(i: Any, state: _State) -> _State:
         state, gradient = _seen(scene, state, i, steps, loss)

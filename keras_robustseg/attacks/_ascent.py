@@ -47,8 +47,7 @@ def ascend(
             images + delta, lambda z: loss(z, scene.labels, progress, scene.targeted)
         )
         found, rate = _better(found, rate, delta, scene.rate(logits))
-        size = tf.reduce_mean(tf.abs(gradient), scene.axes, keepdims=True)
-        velocity = momentum * velocity + gradient / tf.maximum(size, 1e-37)
+        velocity = scene.mixed(velocity, gradient, momentum)
         first = tf.where(i == 0, scene.largest(gradient), first)
         delta = scene.project(delta + step_size * tf.sign(velocity), eps)
         return delta, velocity, found, rate, first

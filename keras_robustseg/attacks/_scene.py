@@ -76,6 +76,11 @@ class Scene(NamedTuple):
         low, high = (bound - self.images for bound in self.bounds)
         return tf.clip_by_value(tf.clip_by_value(delta, -eps, eps), low, high)
 
+    def mixed(self, velocity: Any, gradient: Any, momentum: Any) -> Any:
+        """Return momentum v + g / mean abs(g), image by image."""
+        size = tf.reduce_mean(tf.abs(gradient), self.axes, keepdims=True)
+        return momentum * velocity + gradient / tf.maximum(size, 1e-37)
+
     def largest(self, values: Any) -> Any:
         """Return the largest absolute value of each image, (B,)."""
         return tf.reduce_max(tf.abs(values), self.axes)

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from keras_robustseg.attacks import _losses
-from keras_robustseg.attacks._apgd import apgd, check_lengths
+from keras_robustseg.attacks._apgd import apgd
 from keras_robustseg.attacks._pgd import checked_steps
 from keras_robustseg.attacks._problem import Common, Problem, prepare
 from keras_robustseg.attacks._result import AttackResult, class_map, conclude, judged
@@ -36,7 +36,7 @@ def _one(problem: Problem, loss: PixelLoss, eps: np.ndarray, steps: int, draw: n
     phases = _phases(steps)
     delta = phases[0][0] * eps * draw
     for number, (radius, count) in enumerate(phases):
-        delta, first = problem.run(apgd, delta, radius * eps, check_lengths(count), loss=loss)
+        delta, first = problem.run(apgd, delta, radius * eps, loss=loss, steps=count)
         if number == 0:
             check_gradient(problem, first)
     return problem.images + delta

@@ -13,15 +13,18 @@ from keras_robustseg.attacks._success import by_image
 
 # Radius to begin with where the perturbation is smaller, in units of the width of the bounds.
 _LEAST = 1e-3
-# Change of the radius before the first success: the boundary may be far.
-_OUTWARD = 0.04
-_FAR = 0.0
+# Growth of the radius before the first success: where all pixels are flipped but some, and what
+# is added where none is, since then the boundary is far.
+_OUTWARD, _FAR = 0.04, 0.15
+# Share of the old direction that stays.
+_MOMENTUM = 0.6
 # Of the logit ratio in the loss: a pixel counts until it is flipped by about a fifth of the spread.
 _SHARPNESS = 5.0
 
 
 class _Walk(NamedTuple):
     delta: Any
+    velocity: Any
     eps: Any
     best: Any
     best_norm: Any
@@ -31,8 +34,9 @@ class _Walk(NamedTuple):
 def walk(scene: Scene, start: Any, radius_changes: Any, step_sizes: Any, *, steps: int) -> Any:
     """Make the largest value of a perturbation smaller without losing its success.
 
-        d <- project(d + s eps sign(g), eps),   eps <- eps (1 - c) after a success, eps (1 + c) else
-                                        (eps (1 + .04) as long as there was none)
+        d <- project(d + s eps sign(v), eps),   v <- .6 v + g / mean abs(g),
+        eps <- eps (1 - c) after a success, eps (1 + c) after a failure, and as long as there was
+               no success eps (1 + .04 + .15 u), u the share of pixels that is lacking for one
 
     g is the gradient of - sum over pixels of softplus(5 r), r the logit ratio; s and c fall by a
     cosine. The radius is that of FMN, begun near the boundary instead of at the clean image.
@@ -59,12 +63,13 @@ def walk(scene: Scene, start: Any, radius_changes: Any, step_sizes: Any, *, step
         logits, gradient = scene.gradient(images + state.delta, loss)
         state = _followed(scene, state, scene.rate(logits), change)
         eps = by_image(state.eps, images)
-        moved = state.delta + size * eps * tf.sign(gradient)
-        return state._replace(delta=scene.project(moved, eps))
+        velocity = scene.mixed(state.velocity, gradient, _MOMENTUM)
+        moved = state.delta + size * eps * tf.sign(velocity)
+        return state._replace(delta=scene.project(moved, eps), velocity=velocity)
 
-    size = scene.largest(start)
+    zero, size = tf.zeros_like(images), scene.largest(start)
     least = tf.maximum(size, _LEAST * (scene.bounds[1] - scene.bounds[0]))
-    state = _Walk(start, least, start, size + float("inf"), tf.zeros_like(size, tf.bool))
+    state = _Walk(start, zero, least, start, size + float("inf"), tf.zeros_like(size, tf.bool))
     state = loop(step, state, steps)
     state = _followed(scene, state, scene.rate_at(state.delta), tf.zeros_like(size))
     return tf.where(by_image(state.found, images), state.best, state.delta)
@@ -78,7 +83,8 @@ def _followed(scene: Scene, state: _Walk, rate: Any, change: Any) -> _Walk:
     shrunk = tf.minimum(state.eps * (1 - change), best_norm)
     outward = _OUTWARD + _FAR * tf.nn.relu(1 - rate / scene.success_rate)
     outward = tf.where(state.found, change, outward)
-    grown = tf.minimum(state.eps * (1 + outward), best_norm)
+    width = scene.bounds[1] - scene.bounds[0]
+    grown = tf.minimum(tf.minimum(state.eps * (1 + outward), best_norm), width)
     return state._replace(
         best=tf.where(by_image(better, state.delta), state.delta, state.best),
         best_norm=best_norm,
