@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ def attack(
     success_rate: float = 0.99,
     quantize: bool = False,
     examples: int = 4,
+    say: Callable[[str], None] | None = None,
 ) -> RobustnessReport:
     """Attack the network of a run, or an exported one, and write how robust it is.
 
@@ -53,6 +54,7 @@ def attack(
         success_rate: share of the pixels that an attack of minimal norm must flip.
         quantize: round adversarial images to 8 bits before they are judged.
         examples: images on the page.
+        say: called with a line of progress after each batch.
 
     Returns:
         The report; `text()` is what the command prints. `eps` in it are values of the images.
@@ -87,6 +89,7 @@ def attack(
         success_rate=success_rate,
         quantize=quantize,
         examples=examples,
+        say=say,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,7 @@ def run_attack(
     limit: int | None,
     batch_size: int,
     bounds: tuple[float, float] | None,
+    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> RobustnessReport:
     """Evaluate robustness on a split and write the report.
@@ -124,7 +125,7 @@ def run_attack(
         victim: what is attacked.
         out: new or empty directory.
         shares: eps as shares of the range of the images.
-        split, attacks, limit, batch_size, bounds: as `keras_robustseg.attack`.
+        split, attacks, limit, batch_size, bounds, say: as `keras_robustseg.attack`.
         **settings: further arguments of `evaluate_robustness`.
 
     Raises:
@@ -142,6 +143,8 @@ def run_attack(
             [share * (high - low) for share in shares],
             bounds=(low, high),
             classes=victim.source.classes,
+            names=[victim.source.samples[index].id for index in indices],
+            progress=None if say is None else lambda n: say(f"{n} of {len(indices)} images"),
             **settings,
         )
     except (ValueError, TypeError) as error:

@@ -10,6 +10,7 @@ import enum
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ from keras_robustseg._cli_guard import (
     load_recipe_file,
 )
 from keras_robustseg._cli_recipe import recipe_app
+from keras_robustseg.attacks._defaults import ATTACK_NAMES, DEFAULT_ATTACKS
 from keras_robustseg.errors import RecipeError, StateError
 
 if TYPE_CHECKING:
@@ -219,10 +221,21 @@ def attack(
     ] = None,
     split: Annotated[Split, typer.Option(help="Which images.")] = Split.test,
     attacks: Annotated[
-        list[str] | None, typer.Option("--attack", help="Its name; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            "--attack",
+            metavar="NAME",
+            help=f"One of {', '.join(ATTACK_NAMES)}; may be given several times. By default "
+            f"{', '.join(DEFAULT_ATTACKS)}.",
+        ),
     ] = None,
     eps: Annotated[
-        list[float] | None, typer.Option("--eps", help="Size, as a share of the range of values.")
+        list[float] | None,
+        typer.Option(
+            "--eps",
+            help="Size, as a share of the range of values; may be given several times, "
+            "increasing. By default 1/255, 2/255, 4/255 and 8/255.",
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of attacks of fixed size.")] = 20,
     minimal_steps: Annotated[int, typer.Option(min=1, help="Of attacks of minimal norm.")] = 100,
@@ -266,6 +279,7 @@ def attack(
         success_rate=success_rate,
         quantize=eight_bit,
         examples=examples,
+        say=partial(typer.echo, err=True),
     )
     typer.echo(report.text())
     typer.echo(f"written: {place} (open {place / 'robustness.html'})")

@@ -251,6 +251,8 @@ def test_files(found, tmp_path):
     assert len((place / "attacks.csv").read_text().splitlines()) == 1 + len(found.rows())
     assert len((place / "images.csv").read_text().splitlines()) == 6
     page = (place / "robustness.html").read_text()
+    assert (place / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not (place / "survival.png").exists()  # no attack of minimal norm
     assert "&lt;A &amp; B&gt;" in page
     assert "rendered by software" in page
     assert "http://" not in page.replace("http-equiv", "")

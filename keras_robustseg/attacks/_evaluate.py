@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robustseg.attacks._defaults import DEFAULT_ATTACKS, DEFAULT_EPS
+from keras_robustseg.attacks._defaults import ATTACK_NAMES, DEFAULT_ATTACKS, DEFAULT_EPS
 from keras_robustseg.attacks._evaluate_checks import Probe, run_checks
 from keras_robustseg.attacks._evaluate_report import Example, RobustnessReport
 from keras_robustseg.attacks._evaluate_scores import (
@@ -23,7 +23,6 @@ from keras_robustseg.attacks._problem import prepare
 from keras_robustseg.attacks._result import AttackResult, class_map
 
 Attack = Callable[..., AttackResult]
-ATTACK_NAMES = ("pgd", "segpgd", "cospgd", "mifgsm", "sea", "alma_prox", "fmn", "dag")
 CLEAN, NOISE, TRANSFER, WORST = "clean", "noise", "transfer", "worst"
 
 
@@ -65,6 +64,15 @@ class Setting:
     object_sizes: tuple[float, float]
     examples: int
     surrogate: Any
+    names: Sequence[str] | None
+
+    def name(self, number: int) -> str:
+        """Name of an image."""
+        if self.names is None:
+            return f"{number:06d}"
+        if number >= len(self.names):
+            raise ValueError(f"`names` has {len(self.names)} names. Expected one for each image.")
+        return str(self.names[number])
 
     @property
     def described(self) -> dict[str, Any]:
@@ -92,11 +100,13 @@ def evaluate_robustness(
     from_logits: bool | None = None,
     quantize: bool = False,
     classes: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
     object_sizes: tuple[float, float] = (64, 512),
     surrogate: Any = None,
     examples: int = 4,
     seed: int = 0,
     jit_compile: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> RobustnessReport:
     """Attack a model in several ways and report the worst, image by image.
 
@@ -129,12 +139,14 @@ def evaluate_robustness(
         from_logits: see `attacks.pgd`.
         quantize: round adversarial images to 8 bits before they are judged.
         classes: names; "class 0" and so on by default.
+        names: of the images, in order; their numbers by default.
         object_sizes: greatest number of pixels of a small and of a medium object.
         surrogate: another model, whose adversarial images are tried on this one; None leaves
             that check out, and the report says so.
         examples: images that are kept for the report's page.
         seed: of random draws.
         jit_compile: see `attacks.pgd`.
+        progress: called with the number of images that are done, after each batch.
 
     Raises:
         ValueError: no batch, an unknown attack, eps that do not increase, or what `attacks.pgd`
@@ -166,10 +178,13 @@ def evaluate_robustness(
         object_sizes,
         examples,
         surrogate,
+        names,
     )
     record = Record()
     for batch in dataset:
         _take(record, model, batch, setting)
+        if progress is not None:
+            progress(len(record.names))
     if record.probe is None:
         raise ValueError("`dataset` gave no batch. Expected (images, labels) at least once.")
     return _report(record, record.probe, setting, classes)
@@ -314,7 +329,7 @@ def _remember(
 ) -> None:
     """Number the images of a batch, and keep the first of them to look at."""
     for n in range(len(images)):
-        name = f"{len(record.names):06d}"
+        name = setting.name(len(record.names))
         record.names.append(name)
         if len(record.examples) < setting.examples:
             attacked = {a: (r.adversarial[n], r.predictions[n]) for a, r in shown.items()}

@@ -1,7 +1,8 @@
-"""A report of robustness as files: JSON, CSV, and one page that needs nothing else.
+"""A report of robustness as files: JSON, CSV, pictures, and one page that needs nothing else.
 
 report.json                 everything
 attacks.csv images.csv      a row an attack and eps, a row an image
+curves.png survival.png     accuracy and Dice by eps; survival where norms were looked for
 robustness.html             tables, curves, checks and examples
 """
 
@@ -18,7 +19,7 @@ from keras_robustseg.training._leftovers import discard, remove_leftovers, tempo
 
 from ._audit_report import csv_text
 from ._audit_write import check_free
-from ._robustness_page import robustness_page
+from ._robustness_page import pictures, robustness_page
 from ._tables import flatten
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def write_robustness(
 
     Args:
         found: what `attacks.evaluate_robustness` returned.
-        directory: `report.json`, `attacks.csv`, `images.csv`, `robustness.html` go there.
+        directory: `report.json`, `attacks.csv`, `images.csv`, `curves.png`, `robustness.html` go
+            there, and `survival.png` where there was an attack of minimal norm.
         title: of the page.
         rendered: whether the images are rendered by software; the page says so.
 
@@ -56,8 +58,8 @@ def write_robustness(
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out.parent, out.name)
         _files.make_directory(prepared)
-        for name, text in _texts(found, title, rendered).items():
-            write_synced(prepared / name, [memoryview(text.encode())])
+        for name, content in _files_of(found, title, rendered).items():
+            write_synced(prepared / name, [memoryview(content)])
         _files.rename(prepared, out)
         _files.sync_directory(out.parent)
     except OSError as error:
@@ -70,6 +72,16 @@ def write_robustness(
     return out
 
 
+def _files_of(found: RobustnessReport, title: str, rendered: bool) -> dict[str, bytes]:
+    drawn = pictures(found)
+    texts = _texts(found, title, rendered)
+    texts["robustness.html"] = robustness_page(found, drawn, title=title, rendered=rendered)
+    return {
+        **{name: text.encode() for name, text in texts.items()},
+        **{f"{name}.png": png for name, png in drawn.items()},
+    }
+
+
 def _texts(found: RobustnessReport, title: str, rendered: bool) -> dict[str, str]:
     body = plain({"title": title, "rendered_images": rendered, **found.to_dict()})
     rows = [flatten(row) for row in found.rows()]
@@ -78,5 +90,4 @@ def _texts(found: RobustnessReport, title: str, rendered: bool) -> dict[str, str
         "report.json": json.dumps(body, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
         "attacks.csv": csv_text(list(rows[0]), rows),
         "images.csv": csv_text(list(images[0]), images),
-        "robustness.html": robustness_page(found, title=title, rendered=rendered),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,20 @@ if TYPE_CHECKING:
 _MARKS = {True: "passed", False: "FAILED", None: "not looked at"}
 
 
-def robustness_page(found: RobustnessReport, *, title: str, rendered: bool) -> str:
+def pictures(found: RobustnessReport) -> dict[str, bytes]:
+    """Return the curves as PNG by name: accuracy and Dice by eps, survival by size."""
+    drawn = {"curves": _curves(found)}
+    return {**drawn, "survival": _survival(found)} if found.minimal else drawn
+
+
+def robustness_page(
+    found: RobustnessReport, drawn: Mapping[str, bytes], *, title: str, rendered: bool
+) -> str:
     """Return the page.
 
     Args:
         found: the figures.
+        drawn: `pictures` of it.
         title: heading.
         rendered: whether the images are rendered by software.
     """
@@ -33,14 +42,14 @@ def robustness_page(found: RobustnessReport, *, title: str, rendered: bool) -> s
         f"<header><h1>{escape(title)}</h1>{_opening(found, rendered)}</header><main>",
         _section("Can this be trusted?", _checks(found)),
         _section(
-            "Under attack", _picture(_curves(found), "Accuracy and Dice by eps"), _rows(found)
+            "Under attack", _picture(drawn["curves"], "Accuracy and Dice by eps"), _rows(found)
         ),
     ]
     if found.minimal:
         text = "Share of images that no attack of minimal norm has flipped, by size of the change."
         body.append(
             _section(
-                "Survival", f"<p>{text}</p>", _medians(found), _picture(_survival(found), text)
+                "Survival", f"<p>{text}</p>", _medians(found), _picture(drawn["survival"], text)
             )
         )
     if found.examples:
