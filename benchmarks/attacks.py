@@ -2,14 +2,16 @@
 
     python benchmarks/attacks.py --norms [--steps 500] [--images 16] [--max-eps .1] [--only FMN]
     python benchmarks/attacks.py --norms --runs RUN [RUN ..] [--ignore-label 0] [--success-rate .9]
+    python benchmarks/attacks.py --norms --fresh CLASSES [CLASSES ..]
     python benchmarks/attacks.py --speed [--rounds 3] [--rival-python PATH]
 
 `--norms` prints for each attack the median norm in 1/255 over the images, failures infinite, at the
 same number of gradient evaluations; with `--runs` on the test images of runs of this package, or of
-its SavedModels, instead of the reference networks. `--speed` prints the processor time of one image
-and iteration of ALMA prox on network A with one thread, batches of 16, and in turn that of the
-adversarial-library package at batches of 12 and 1, in a Python that has it and torch
-(`--rival-python`); without one ours is timed alone.
+its SavedModels, instead of the reference networks, with `--fresh` on networks of so many classes
+that are trained for it, two of each. `--speed` prints the processor time of one image and iteration
+of ALMA prox on network A with one thread, batches of 16, and in turn that of adversarial-library at
+batches of 12 and 1, in a Python that has it and torch (`--rival-python`); without one ours is timed
+alone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 parser = argparse.ArgumentParser()
@@ -27,6 +30,7 @@ parser.add_argument("--speed", action="store_true")
 parser.add_argument("--steps", type=int, default=500)
 parser.add_argument("--images", type=int, default=16)
 parser.add_argument("--runs", nargs="+", type=Path, default=[])
+parser.add_argument("--fresh", nargs="+", type=int, default=[], metavar="CLASSES")
 parser.add_argument("--ignore-label", type=int)
 parser.add_argument("--success-rate", type=float, default=0.99)
 parser.add_argument("--only", default="", help="attacks whose label has this in it")
@@ -42,6 +46,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from attack_cases import VOID, golden, reference_network  # noqa: E402
+from attacks_fresh import fresh  # noqa: E402
 
 from keras_robustseg import attacks  # noqa: E402
 from keras_robustseg._run_attack import Victim, batches, image_range  # noqa: E402
@@ -72,17 +77,29 @@ def trained(run: Path) -> tuple[tuple, dict]:
     return call, options
 
 
+def victims() -> Iterator[tuple[str, tuple]]:
+    """Give names, and what `reference` or `trained` return, one at a time."""
+    for run in arguments.runs:
+        yield run.name, trained(run)
+    for classes in arguments.fresh:
+        for noise in (0.05, 0.15):
+            yield f"{classes}, noise {noise}", (fresh(classes, noise, seed=classes), {})
+    if not arguments.runs and not arguments.fresh:
+        yield from ((name, reference(name)) for name in "AB")
+
+
 def norms() -> None:
     """Print the table of minimal norms; a search has ten runs of a tenth of the steps.
 
-    The search begins at `--max-eps` and reaches twice as far.
+    SEA divides these among its four losses. A search begins at `--max-eps` and reaches twice as
+    far.
     """
     steps = arguments.steps
     search = {"steps": steps // 10, "search_steps": 10, "max_eps": arguments.max_eps}
 
     def least(attack: object, **extra: object) -> object:
         return lambda *call, **common: attacks.minimal_eps(
-            attack, *call, **search, **extra, **common
+            attack, *call, **{**search, **extra, **common}
         )
 
     rows = {
@@ -93,10 +110,12 @@ def norms() -> None:
         "least eps of CosPGD": (least(attacks.cospgd), {}),
         "least eps of SegPGD": (least(attacks.segpgd), {}),
         "least eps of PGD, logit ratio": (least(attacks.pgd, loss="logit_ratio"), {}),
+        "least eps of PGD": (least(attacks.pgd), {}),
+        "least eps of MI-FGSM": (least(attacks.mifgsm), {}),
+        "least eps of SEA": (least(attacks.sea), {"steps": max(steps // 40, 1)}),
     }
     rows = {label: row for label, row in rows.items() if arguments.only in label}
-    victims = [(run.name, trained(run)) for run in arguments.runs]
-    for name, (call, common) in victims or [(name, reference(name)) for name in "AB"]:
+    for name, (call, common) in victims():
         for label, (attack, options) in rows.items():
             result = attack(*call, **common, **options)
             median = 255 * np.nanmedian(result.minimal_norm)
