@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -307,6 +308,17 @@ def test_compiled_by_xla(rng):
         for jit in (False, True)
     )
     np.testing.assert_allclose(one.norm, two.norm, atol=5e-3)
+
+
+def test_a_model_without_derivative_is_refused(rng):
+    model, images, labels = small(rng)
+    image = keras.Input(images.shape[1:])
+    rounded = keras.Model(image, model(keras.ops.round(image)))
+    with pytest.raises(ValueError, match=r"^The gradient of the logit ratio is zero"):
+        attacks.alma_prox(rounded, images, labels, steps=2)
+    hard = keras.Model(image, keras.ops.one_hot(keras.ops.argmax(model(image), -1), 3))
+    with pytest.raises(ValueError, match=r"^No gradient reaches the images"):
+        attacks.alma_prox(hard, images, labels, steps=2)
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,29 @@ def test_files(found, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
 
+def test_names_and_progress(case):
+    model, images, labels = case
+    seen, names = [], ["a", "b", "c"]
+    batches = [(images[:2], labels[:2]), (images[2:3], labels[2:3])]
+    found = attacks.evaluate_robustness(
+        model, batches, ["pgd"], (0.1,), steps=1, names=names, progress=seen.append
+    )
+    assert seen == [2, 3]
+    assert [row["image"] for row in found.image_rows()] == names
+    assert [example.name for example in found.examples] == names
+    with pytest.raises(ValueError, match="`names` has 2"):
+        attacks.evaluate_robustness(model, batches, ["pgd"], (0.1,), steps=1, names=names[:2])
+
+
+def test_images_without_labels_leave_the_checks_undecided(case):
+    model, images, labels = case
+    void = [(images[:1], np.full_like(labels[:1], -1))]
+    found = attacks.evaluate_robustness(
+        model, void, ["pgd", "fmn"], (0.1, 0.2), steps=1, minimal_steps=2
+    )
+    assert {check.passed for check in found.checks} == {None}
+
+
 def test_void_weights_are_void(case):
     model, images, labels = case
     weight = np.where(labels < 0, 0, 1)

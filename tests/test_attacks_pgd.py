@@ -9,6 +9,7 @@ from attack_cases import VOID, golden, random_network, random_problem, reference
 from keras import ops
 
 from keras_robustseg import attacks
+from keras_robustseg.attacks._model import network_of
 
 EVERY = [attacks.pgd, attacks.segpgd, attacks.cospgd, attacks.mifgsm]
 QUICK = pytest.mark.parametrize("attack", EVERY, ids=lambda a: a.__name__)
@@ -160,6 +161,25 @@ def test_mixed_precision_and_inference_mode(rng):
         np.testing.assert_array_equal(before, now)
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_heads_in_half_precision(policy, activation, rng):
+    """The logits behind the activation are those that the layer itself computes."""
+    classes = 3 if activation == "softmax" else 1
+    model = random_network(classes, activation=activation, dtype=policy)
+    images, _ = random_problem(model, (2, 8, 8, 2), rng)
+    network = network_of(model, None, images[:1])
+    logits = np.asarray(network(images))
+    features = keras.Model(model.input, model.layers[-1].input)
+    bare = keras.layers.Conv2D(classes, 1, dtype=policy)
+    bare.build(features.output.shape)
+    bare.set_weights(model.layers[-1].get_weights())
+    expected = np.asarray(ops.cast(bare(features(images)), "float32"))
+    np.testing.assert_array_equal(logits[..., -classes:], expected)
+    labels = np.asarray(logits).argmax(-1)
+    assert attacks.cospgd(model, images, labels, eps=0.2, steps=8).success_rate.mean() > 0.2
+
+
 def test_weights_that_change_are_seen(rng):
     model = random_network(3)
     images, labels = random_problem(model, (2, 6, 6, 2), rng)
@@ -236,6 +256,13 @@ def two_inputs():
     return keras.Model([one, two], keras.layers.Conv2D(3, 1)(one + two))
 
 
+class TwoArguments(keras.Model):
+    """A model of two inputs that does not say so."""
+
+    def call(self, x, other):
+        return x + other
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -245,7 +272,10 @@ def two_inputs():
         ({"images": lambda x: x * 255}, "within `bounds`"),
         ({"images": lambda x: x * np.nan}, "finite"),
         ({"images": lambda x: x[0, 0]}, "shape"),
-        ({"model": lambda m: two_inputs()}, "one of its inputs"),
+        ({"model": lambda m: two_inputs()}, "one input, received 2"),
+        ({"model": lambda m: TwoArguments()}, "cannot be called with one image"),
+        ({"images": lambda x: np.concatenate([x, x], -1)}, "what the model takes"),
+        ({"model": lambda m: wrapped(keras.layers.MaxPooling2D())}, "the same"),
         ({"model": lambda m: wrapped(Rounding())}, "No gradient"),
         ({"model": lambda m: wrapped(Flat())}, "zero or not finite"),
         ({"model": lambda m: wrapped(keras.layers.Rescaling(np.inf))}, "finite"),

@@ -10,7 +10,7 @@ from keras_robustseg.attacks._alma_settings import AlmaSettings
 from keras_robustseg.attacks._logit_ratio import logit_ratio, scale_of
 from keras_robustseg.attacks._penalty import penalty_gradient
 from keras_robustseg.attacks._prox import PROX, norms
-from keras_robustseg.attacks._scene import Scene, loop
+from keras_robustseg.attacks._scene import Scene, loop, reached
 from keras_robustseg.attacks._success import flipped, share
 
 # Beyond this the square of rho leaves float32.
@@ -147,7 +147,7 @@ def _step(task: Task, i: Any, state: State) -> tuple[State, dict[str, Any]]:
     state = _penalised(task, i, state, constraint, active, state.was_flipped | hits)
     slope = penalty_gradient(constraint, state.penalty, state.multiplier, task.penalty_grad)
     slope = tf.where(active, slope * weight[:, None], tf.zeros_like(slope))
-    gradient = tape.gradient(ratio, moved, output_gradients=slope)
+    gradient = reached(tape.gradient(ratio, moved, output_gradients=slope))
     gradient = task.width * tf.reshape(gradient, state.delta.shape)
     rate_now = _learning_rate(task, i, best.step_found)
     delta, square, metric = _moved(task, i, state, gradient, rate_now)

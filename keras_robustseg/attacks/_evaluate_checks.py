@@ -14,6 +14,7 @@ from keras_robustseg.attacks._evaluate_scores import Tally, pixel_accuracy
 SLACK = 0.01
 SUSPICIOUS_SHARE = 0.05
 UNLIMITED_STEPS = 40
+_NOTHING = "no image has a valid pixel"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def falls_with_eps(
     if not rises:
         return Check(name, None, "needs an attack of fixed eps and two sizes")
     rise, attack, size = max(rises)
+    if np.isnan(rise):
+        return Check(name, None, _NOTHING)
     return Check(name, rise <= SLACK, f"largest rise {rise:+.4f}, {attack} at {size:.4g}")
 
 
@@ -152,6 +155,8 @@ def not_stronger(
         return Check(name, None, "needs `surrogate`, a model to transfer attacks from")
     gains = [(min(accuracy[a, e] for a in white) - accuracy[baseline, e], e) for e in eps]
     gain, size = max(gains)
+    if np.isnan(gain):
+        return Check(name, None, _NOTHING)
     return Check(name, gain <= SLACK, f"accuracy lower by {max(gain, 0):.4f} at {size:.4g}")
 
 
@@ -167,6 +172,8 @@ def minimal_agrees(
     if not minimal or not fixed:
         return Check(name, None, "needs an attack of minimal norm and one of fixed eps")
     best = np.min([np.asarray(norms) for norms in minimal.values()], axis=0)
+    if np.isnan(best).all():
+        return Check(name, None, _NOTHING)
     beaten = np.zeros(len(best), bool)
     for a in fixed:
         for size in eps:

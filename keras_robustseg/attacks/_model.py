@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,10 @@ import tensorflow as tf
 
 SMALLEST = 1e-37
 _SOFTMAX, _SIGMOID = "softmax", "sigmoid"
+_WRAP = (
+    "An attack moves one image and reads one map of classes. Wrap the model: "
+    "keras.Model(image, main_output), with other inputs held constant inside."
+)
 _networks: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
@@ -35,7 +39,8 @@ class Network:
         head = None if probabilities is False else _head(model)
         self._features = head or (lambda x: reference()(x, training=False))
         # The policy of a functional model says nothing of its layers; their output does.
-        self.dtype = "float64" if self._features(example).dtype == "float64" else "float32"
+        dtype = getattr(_first_call(self._features, example), "dtype", None)
+        self.dtype = "float64" if dtype == "float64" else "float32"
         output = self._output(example)
         if probabilities is None:
             probabilities = _looks_like_probabilities(output)
@@ -61,22 +66,36 @@ class Network:
         """Return logits (B, pixels, C)."""
         return tf.reshape(self(images), (images.shape[0], -1, self.classes))
 
-    def compiled(self, function: Callable, jit_compile: bool, **static: Any) -> Callable:
-        """Return `function(network, *tensors, **static)` as a graph, made once per model."""
-        key = (function, jit_compile, tuple(sorted(static.items())))
+    def run(
+        self,
+        function: Callable,
+        tensors: Sequence[Any],
+        static: Mapping[str, Any],
+        *,
+        jit_compile: bool,
+    ) -> Any:
+        """Return `function(network, *tensors, **static)` of a graph, made once per shapes."""
+        shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+        key = (function, jit_compile, tuple(sorted(static.items())), shapes)
         if key not in self.functions:
             me = weakref.proxy(self)
-            self.functions[key] = tf.function(
-                lambda *tensors: function(me, *tensors, **static), jit_compile=jit_compile
+            # Python control flow is not turned into a graph's: errors stay as they are raised.
+            graph = tf.function(
+                lambda *inputs: function(me, *inputs, **static),
+                jit_compile=jit_compile,
+                autograph=False,
             )
-        return self.functions[key]
+            # Called by itself it would warn of too many graphs, though each has its use.
+            specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
+            self.functions[key] = graph.get_concrete_function(*specs)
+        return self.functions[key](*tensors)
 
 
 def network_of(model: Any, from_logits: bool | None, example: Any) -> Network:
     """Return the network of a model; the same one, with its graphs, in later calls."""
     if isinstance(model, Network):
         return model
-    _check_model(model)
+    _check_model(model, example)
     known = _networks.setdefault(model, {})
     if from_logits not in known:
         known[from_logits] = Network(
@@ -85,25 +104,45 @@ def network_of(model: Any, from_logits: bool | None, example: Any) -> Network:
     return known[from_logits]
 
 
-def _check_model(model: Any) -> None:
+def _check_model(model: Any, example: Any) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
-    for what in ("inputs", "outputs"):
-        count = len(getattr(model, what, None) or [None])
+    for what in ("input", "output"):
+        count = len(getattr(model, f"{what}s", None) or [None])
         if count != 1:
-            raise ValueError(
-                f"An attack moves one image and reads one map of classes. Expected a model with "
-                f"one of its {what}, received {count}. Wrap it: keras.Model(image, main_output), "
-                f"with the other inputs held constant inside."
-            )
+            raise ValueError(f"Expected a model of one {what}, received {count}. {_WRAP}")
+    takes = tuple(model.inputs[0].shape) if getattr(model, "inputs", None) else None
+    if takes is not None and not _fits(takes, example.shape):
+        raise ValueError(
+            f"`images` must be what the model takes, {takes}. Received: (B, "
+            f"{', '.join(map(str, example.shape[1:]))})"
+        )
+
+
+def _fits(pattern: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a shape is of a pattern in which None is any size; the batch does not count."""
+    pairs = zip(pattern[1:], shape[1:], strict=False)
+    return len(pattern) == len(shape) and all(a in (None, b) for a, b in pairs)
+
+
+def _first_call(features: Callable, example: Any) -> Any:
+    """Call a model for the first time; one that takes something else fails here."""
+    try:
+        return features(example)
+    except (TypeError, ValueError, KeyError, tf.errors.InvalidArgumentError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"The model cannot be called with one image {tuple(example.shape)}: {reason} {_WRAP}"
+        ) from error
 
 
 def _check_output(output: Any, images: Any) -> None:
-    if not hasattr(output, "shape") or len(output.shape) != len(images.shape):
-        found = getattr(output, "shape", type(output).__name__)
+    found = getattr(output, "shape", None)
+    if found is None or not _fits((None, *found[1:-1], None), images.shape):
         raise ValueError(
-            "Expected a model that maps images (B, *S, F) to a map of classes (B, *S, C), "
-            f"channels last. Received: images {tuple(images.shape)}, output {found}"
+            "Expected a model that maps images (B, *S, F) to a map of classes (B, *S, C) with the "
+            f"same *S, channels last. Received: images {tuple(images.shape)}, output "
+            f"{type(output).__name__ if found is None else tuple(found)}"
         )
 
 
@@ -121,15 +160,18 @@ def _head(model: keras.Model) -> Callable | None:
     layer: Any = getattr(outputs[0], "_keras_history", [None])[0] if outputs else None
     if _activation(layer) is None or len(layer._inbound_nodes) != 1:
         return None
-    features = keras.Model(model.inputs, layer.input)
+    features = keras.Model(model.inputs[0], layer.input)
     if isinstance(layer, (keras.layers.Softmax, keras.layers.Activation)):
         return lambda x: features(x, training=False)
-    bare = type(layer).from_config({**layer.get_config(), "activation": None})
+    # A stateless call does not cast by the layer's policy.
+    dtype = layer.compute_dtype
+    bare = type(layer).from_config({**layer.get_config(), "activation": None, "dtype": dtype})
     bare.build(layer.input.shape)
 
     def head(images: Any) -> Any:
         weights = (layer.trainable_variables, layer.non_trainable_variables)
-        return bare.stateless_call(*weights, features(images, training=False))[0]
+        cast = [[tf.cast(weight, dtype) for weight in group] for group in weights]
+        return bare.stateless_call(*cast, tf.cast(features(images, training=False), dtype))[0]
 
     return head
 

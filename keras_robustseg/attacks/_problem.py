@@ -55,12 +55,10 @@ class Problem:
 
     def run(self, function: Callable, *tensors: Any, **static: Any) -> Any:
         """Run `function(scene, *tensors, **static)` as a graph; `scene` is this problem."""
-        aim = (self.targeted, self.bounds, self.success_rate)
-        compiled = self.network.compiled(
-            _on_scene, self.jit_compile, attack=function, aim=aim, **static
-        )
+        static |= {"attack": function, "aim": (self.targeted, self.bounds, self.success_rate)}
         cast = [tf.convert_to_tensor(np.asarray(t, self.network.dtype)) for t in tensors]
-        return compiled(self.images, self.labels, self.valid, *cast)
+        fixed = (self.images, self.labels, self.valid)
+        return self.network.run(_on_scene, (*fixed, *cast), static, jit_compile=self.jit_compile)
 
     def per_image(self, name: str, value: Any) -> np.ndarray:
         """Return a positive number, or one per image, as (B, 1, .., 1)."""
@@ -76,10 +74,16 @@ class Problem:
 
 
 def _on_scene(
-    network: Network, images: Any, labels: Any, valid: Any, *tensors: Any, **static: Any
+    network: Network,
+    images: Any,
+    labels: Any,
+    valid: Any,
+    *tensors: Any,
+    attack: Callable,
+    aim: tuple,
+    **static: Any,
 ) -> Any:
     """Run an attack where its problem has become tensors of a graph."""
-    attack, aim = static.pop("attack"), static.pop("aim")
     return attack(Scene(network, images, labels, valid, *aim), *tensors, **static)
 
 

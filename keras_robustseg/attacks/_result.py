@@ -101,8 +101,8 @@ def class_map(problem: Problem, images: np.ndarray) -> np.ndarray:
         ValueError: the model gives NaN or infinite logits.
     """
     network = problem.network
-    call = network.compiled(_predict, problem.jit_compile)
-    classes, finite = call(tf.constant(images, network.dtype))
+    inputs = (tf.constant(images, network.dtype),)
+    classes, finite = network.run(_predict, inputs, {}, jit_compile=problem.jit_compile)
     if not finite:
         raise ValueError(
             "Expected finite logits. The model gives NaN or infinite values on these images, so "

@@ -62,14 +62,7 @@ class Scene(NamedTuple):
             logits = self.network.pixels(moved)
             value = loss(logits)
             total = tf.reduce_sum(tf.where(self.valid, value, tf.zeros_like(value)))
-        gradient = tape.gradient(total, moved)
-        if gradient is None:
-            raise ValueError(
-                "No gradient reaches the images: something in the model has no derivative, such "
-                "as argmax, rounding or a cast to integers. Attack the model up to there, or a "
-                "copy with a differentiable stand-in (see `transfer`)."
-            )
-        return logits, gradient
+        return logits, reached(tape.gradient(total, moved))
 
     def project(self, delta: Any, eps: Any) -> Any:
         """Return the nearest perturbation with abs <= eps that keeps the images in the bounds."""
@@ -84,6 +77,21 @@ class Scene(NamedTuple):
     def largest(self, values: Any) -> Any:
         """Return the largest absolute value of each image, (B,)."""
         return tf.reduce_max(tf.abs(values), self.axes)
+
+
+def reached(gradient: Any) -> Any:
+    """Return a gradient with respect to images; refuse None.
+
+    Raises:
+        ValueError: no gradient reaches the images.
+    """
+    if gradient is None:
+        raise ValueError(
+            "No gradient reaches the images: something in the model has no derivative, such as "
+            "argmax, rounding or a cast to integers. Attack the model up to there, or a copy with "
+            "a differentiable stand-in (see `transfer`)."
+        )
+    return gradient
 
 
 def loop(step: Callable, state: Any, steps: int) -> Any:
