@@ -28,8 +28,8 @@ _TINY = 1e-37
 
 def turning(won: Any, progress: Any, dtype: Any) -> Any:
     """Return SegPGD's weights: 1 - progress / 2 where a pixel is to be won, else progress / 2."""
-    share = progress / 2
-    return tf.where(won, tf.cast(share, dtype), tf.cast(1 - share, dtype))
+    late, early = (tf.convert_to_tensor(w, dtype) for w in (progress / 2, 1 - progress / 2))
+    return tf.where(won, late, early)
 
 
 def cosine(p: Any, q: Any) -> Any:
