@@ -15,10 +15,18 @@ import keras
 from keras import ops
 
 from keras_robustseg.risk._reduce import LOCAL, Local
-from keras_robustseg.risk._rows import Rows, answer, per_row, rows, signed, stanced, tiny
-
-# A sample of this size tells the quantile to about 2 % of the mass, and costs next to nothing.
-_SAMPLE = 8192
+from keras_robustseg.risk._rows import (
+    Rows,
+    answer,
+    counted_losses,
+    per_row,
+    rows,
+    signed,
+    stanced,
+    tiny,
+    with_gradient,
+)
+from keras_robustseg.risk._tail import MANY, tail_edge
 
 
 def cvar(
@@ -48,8 +56,41 @@ def cvar(
     Example:
         `cvar(keras.ops.array([1.0, 2.0, 4.0]), None, 0.5)  # 10/3, [0, 1/3, 2/3]`
     """
-    of = rows(signed(losses, stance), weights, reduce)
+    losses = signed(losses, stance)
+    if type(reduce) is Local and (losses.shape[-1] or 0) >= MANY:
+        return stanced(_cvar_of_many(losses, weights, alpha), stance)
+    of = rows(losses, weights, reduce)
     return stanced(answer(of, tail_weights(of, per_row(alpha, of.gaps))), stance)
+
+
+def _cvar_of_many(losses: Any, weights: Any, alpha: Any) -> tuple[Any, Any]:
+    """The same with as few passes over the losses as possible."""
+    share, counted = None, None
+    if weights is not None:
+        losses, share, counted = counted_losses(losses, weights)
+    fixed = ops.stop_gradient(losses)
+    total = LOCAL.sum(share) if share is not None else ops.cast(losses.shape[-1], losses.dtype)
+    empty = ops.equal(total, 0.0)
+    total = ops.where(empty, ops.ones_like(total), total)
+    # A comparison passes over a NaN; a sum cannot.
+    mean = LOCAL.sum(fixed if share is None else fixed * share) / total
+    alpha = per_row(alpha, losses)
+    target = ops.maximum(alpha * total, tiny(losses)) + ops.zeros_like(mean)
+    edge, above, atom = tail_edge(fixed, share, target)
+    level = ops.where(alpha > 0, alpha, ops.ones_like(alpha)) * total
+    left = ops.maximum(1.0 - above / level, 0.0) / ops.maximum(atom, tiny(losses))
+    broken = ops.logical_not(ops.isfinite(mean))
+    unknown = ops.where(broken, ops.full_like(mean, float("nan")), ops.ones_like(mean))
+    q = ops.where(
+        fixed > edge, unknown / level, ops.where(fixed < edge, 0.0 * unknown, unknown * left)
+    )
+    excess = ops.maximum(fixed - edge, 0.0)
+    if share is not None:
+        q, excess = ops.where(counted, share * q, ops.zeros_like(q)), share * excess
+    value = edge + LOCAL.sum(excess) / level
+    value = ops.where(empty, ops.zeros_like(value), ops.where(broken, mean, value))
+    value, q = ops.stop_gradient(ops.squeeze(value, axis=-1)), ops.stop_gradient(q)
+    return with_gradient(losses, value, q), q
 
 
 def worst_case(
@@ -107,35 +148,18 @@ def tail_weights(of: Rows, alpha: Any) -> Any:
 def gap_at_risk(of: Rows, alpha: Any) -> Any:
     """Least gap v (..., 1) such that the losses with gaps up to v have mass alpha or more."""
     target = ops.maximum(alpha * of.total, tiny(of.gaps))
-    low, high = ops.zeros_like(of.spread), ops.ones_like(of.spread)
-    stride = (of.gaps.shape[-1] or 0) // _SAMPLE | 1
-    if stride > 8 and type(of.reduce) is Local:
-        low, high = _bracket(of, alpha, target, stride)
-    return _halved(of.gaps, of.share, target, low, high, of.reduce)
+    if type(of.reduce) is Local and (of.gaps.shape[-1] or 0) >= MANY:
+        return -tail_edge(-of.gaps, of.share, target + ops.zeros_like(of.total)).edge
+    return _halved(of.gaps, of.share, target, of.reduce)
 
 
-def _bracket(of: Rows, alpha: Any, target: Any, stride: int) -> tuple[Any, Any]:
-    """Bounds (..., 1) of the gap at risk from a sample, kept as far as all losses confirm them."""
-    gaps, share = of.gaps[..., ::stride], of.share[..., ::stride]
-    total = ops.sum(share, axis=-1, keepdims=True)
-    zero, one = ops.zeros_like(of.spread), ops.ones_like(of.spread)
-    margin = 3.0 * ops.sqrt(alpha * (1.0 - alpha) * stride / of.gaps.shape[-1])
-    sure = []
-    for level in (alpha - margin, alpha + margin):
-        edge = _halved(gaps, share, level * total, zero, one, of.reduce)
-        inside = ops.where(of.gaps <= edge, of.share, ops.zeros_like(of.share))
-        sure.append((edge, of.reduce.sum(inside) >= target))
-    (low, low_reaches), (high, high_reaches) = sure
-    return ops.where(low_reaches, zero, low), ops.where(high_reaches, high, one)
-
-
-def _halved(gaps: Any, share: Any, target: Any, low: Any, high: Any, reduce: Local) -> Any:
-    """Least v (..., 1) in [low, high] whose gaps up to v have the target mass; else high."""
+def _halved(gaps: Any, share: Any, target: Any, reduce: Local) -> Any:
+    """Least v (..., 1) in [0, 1] whose gaps up to v have the target mass; else 1."""
     # Floats that are not negative are ordered as the integers with the same bits, so halving the
     # integers ends at the very float: 30 steps at most for float32, 62 for float64.
     double = keras.backend.standardize_dtype(gaps.dtype) == "float64"
     integer, real = ("int64", "float64") if double else ("int32", "float32")
-    nothing = ops.zeros_like(share)
+    nothing, low = ops.zeros_like(share), ops.zeros_like(target)
 
     def halve(low: Any, high: Any) -> tuple[Any, Any]:
         middle = low + (high - low) // 2
@@ -143,7 +167,7 @@ def _halved(gaps: Any, share: Any, target: Any, low: Any, high: Any, reduce: Loc
         enough = reduce.sum(ops.where(inside, share, nothing)) >= target
         return ops.where(enough, low, middle + 1), ops.where(enough, middle, high)
 
-    state = (ops.view(low, integer), ops.view(high, integer))
+    state = (ops.view(low, integer), ops.view(ops.ones_like(low), integer))
     maximum = 62 if double else 30
     _, edge = reduce.iterate(halve, state, maximum, lambda low, high: low < high)
     return ops.view(edge, real)

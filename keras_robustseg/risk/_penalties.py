@@ -114,6 +114,8 @@ def _penalised(of: Rows, shape: Shape, price: Any, origin: Any = 0.0) -> tuple[A
     t = shape.ratio(z, y).ratio
     mass = of.reduce.sum(of.probability * t)
     charge = price * of.reduce.sum(of.probability * _known(of, shape.phi(t, z, y)))
+    # Equal losses pay for nothing but rounding.
+    charge = ops.where(of.spread > 0, charge, ops.zeros_like(charge))
     return answer(of, of.probability * t / mass, charge)
 
 

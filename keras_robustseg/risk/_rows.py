@@ -96,14 +96,23 @@ def rows(losses: Any, weights: Any = None, reduce: Local = LOCAL) -> Rows:
     if weights is None:
         share = ops.ones_like(losses)
     else:
-        share = ops.cast(ops.stop_gradient(ops.convert_to_tensor(weights)), losses.dtype)
-        counted = ops.not_equal(share, 0.0)
-        share = ops.where(share < 0, ops.cast(float("nan"), losses.dtype), share)
-        losses = ops.where(counted, losses, ops.zeros_like(losses))
+        losses, share, counted = counted_losses(losses, weights)
     total = reduce.sum(share)
     empty = ops.equal(total, 0.0)
     total = ops.where(empty, ops.ones_like(total), total)
     return _with_statistics(losses, share, total, counted, empty, reduce)
+
+
+def counted_losses(losses: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """Return the losses, 0 where the weight is, the weights, NaN where negative, and which count.
+
+    Example:
+        `counted_losses(keras.ops.array([1.0, 2.0]), keras.ops.array([0.0, 1.0]))  # [0, 2], ...`
+    """
+    share = ops.cast(ops.stop_gradient(ops.convert_to_tensor(weights)), losses.dtype)
+    counted = ops.not_equal(share, 0.0)
+    share = ops.where(share < 0, ops.cast(float("nan"), losses.dtype), share)
+    return ops.where(counted, losses, ops.zeros_like(losses)), share, counted
 
 
 def _with_statistics(
