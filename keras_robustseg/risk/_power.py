@@ -93,7 +93,9 @@ def _profile(y: Any, order: float) -> tuple[Any, Any, Any]:
     return w, lost, ops.where(inside, steep, ops.zeros_like(y))
 
 
-def _moments(of: Rows, order: float, x: Any, powers: Sequence[Any]) -> _Moments:
+def _moments(of: Rows, order: float, x: Any, powers: Sequence[Any], mean: Any) -> _Moments:
+    if order == 2.0:
+        return _quadratic_moments(of, x, mean)
     total, gap, change, varied, logs = _sums(of, order, x, powers)
     # log S, and log(sum p w^k / S), each by its change from 1 while that is the exact one.
     log_total = ops.where(change > -0.5, ops.log1p(ops.maximum(change, -0.5)), ops.log(total))
@@ -108,6 +110,24 @@ def _moments(of: Rows, order: float, x: Any, powers: Sequence[Any]) -> _Moments:
     kept = ops.maximum(1.0 + lost, tiny(total))
     noise = 4.0 * epsilon(total) * ops.minimum(x, 1.0)
     return _Moments(divergence, x * (x * (variance / kept)), noise)
+
+
+def _quadratic_moments(of: Rows, x: Any, mean: Any) -> _Moments:
+    """The same for order 2, whose w = 1 - min(x g, 1) is linear as far as it goes.
+
+    1 + D = E w^2 / (E w)^2, so D is the variance of w over (E w)^2. It is that of min(x g, 1) too,
+    taken here about x E g, or about 1 where most losses have no mass; neither cancels.
+    """
+    middle = ops.minimum(x * mean, 1.0)
+    y = of.gaps * x
+    u = ops.minimum(y, 1.0) - middle
+    first = of.share * u
+    lost = ops.where(y < 1.0, ops.zeros_like(y), of.share)
+    s1, s2, out = (s / of.total for s in of.reduce.sums([first, first * u, lost]))
+    total = ops.maximum((1.0 - middle) - s1, tiny(x))
+    chi2 = ops.maximum(s2 - s1 * s1, 0.0) / (total * total)
+    slope = ops.maximum(chi2 / (1.0 + chi2) - out, 0.0) / total
+    return _Moments(0.5 * ops.log1p(chi2), slope, 4.0 * epsilon(total) * ops.minimum(x, 1.0))
 
 
 def _sums(of: Rows, order: float, x: Any, powers: Sequence[Any]) -> tuple[Any, ...]:
@@ -149,7 +169,7 @@ def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
     floor = tiny(radius)
 
     def excess(at: Any) -> At:
-        now = _moments(of, order, ops.exp(at), powers)
+        now = _moments(of, order, ops.exp(at), powers, mean)
         error = ops.log(ops.maximum(now.divergence, floor) / radius)
         near = ops.abs(now.divergence - radius) <= tolerance * radius + now.noise
         # Rounding may leave nothing of a small divergence, and then no step either.
