@@ -75,7 +75,8 @@ def _profile(y: Any, order: float) -> tuple[Any, Any, Any]:
     slope = order - 1.0
     if slope == 0.0:
         w = ops.exp(-y)
-        return w, ops.expm1(-y), w
+        # exp(-y) - 1, which costs thrice as much by itself.
+        return w, -(1.0 + w) * ops.tanh(0.5 * y), w
     if slope == 1.0:
         w = ops.maximum(1.0 - y, 0.0)
         return w, -ops.minimum(y, 1.0), ops.cast(y < 1.0, y.dtype)
@@ -152,9 +153,28 @@ def _start(order: float, radius: Any, mean: Any, variance: Any) -> Any:
     return ops.log(x) - ops.log(ops.maximum(1.0 + (order - 1.0) * mean * x, 0.1))
 
 
-def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
-    """The scale x (..., 1) with R_k = radius: Newton's method on log R_k as a function of log x.
+def _greatest_scale(of: Rows, order: float) -> Any:
+    """A log x (..., 1) from which on all is on the greatest loss, but for rounding."""
+    highest = ops.full_like(of.spread, _highest(of))
+    if order <= 0.0:
+        return highest
+    present = ops.logical_and(of.gaps > 0.0, of.share > 0.0)
+    nearest = of.reduce.min(ops.where(present, of.gaps, ops.ones_like(of.gaps)))
+    # What the others keep, in parts of the greatest, is at most w at the nearest over its mass.
+    lost = order * _largest_radius(of, order) - math.log(epsilon(of.gaps))
+    if order == 1.0:
+        reach = ops.log(lost)
+    elif order < 1.0:
+        reach = (1.0 - order) * lost - math.log(1.0 - order)
+    else:
+        reach = -math.log(order - 1.0)
+    return ops.minimum(highest, reach - ops.log(ops.maximum(nearest, tiny(nearest))))
 
+
+def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
+    """The scale x (..., 1) with R_k = radius: Newton's method in log x.
+
+    On log R_k, and less log(largest - R_k): as a function of log x it bends where R_k levels off.
     Rows that are `held` need none.
     """
     mean = of.reduce.sum(of.share * of.gaps) / of.total
@@ -170,12 +190,16 @@ def _scale(of: Rows, order: float, radius: Any, held: Any) -> Any:
 
     def excess(at: Any) -> At:
         now = _moments(of, order, ops.exp(at), powers, mean)
-        error = ops.log(ops.maximum(now.divergence, floor) / radius)
+        rest = ops.maximum(largest - now.divergence, least)
+        level = now.divergence * (ops.maximum(largest - radius, least) / rest)
+        error = ops.log(ops.maximum(level, floor) / radius)
         near = ops.abs(now.divergence - radius) <= tolerance * radius + now.noise
         # Rounding may leave nothing of a small divergence, and then no step either.
         size = ops.maximum(now.divergence, now.noise)
-        step = -error * size / ops.maximum(now.slope, floor)
+        step = -error * size * (rest / (rest + size)) / ops.maximum(now.slope, floor)
         return At(error, step, ops.logical_or(near, held))
 
-    high = ops.full_like(start, _highest(of))
+    largest = ops.minimum(_largest_radius(of, order), 1e9)
+    least = epsilon(radius) * largest
+    high = ops.maximum(_greatest_scale(of, order), low)
     return ops.exp(increasing_root(excess, start, low, high, reduce=of.reduce, maximum=_MAXIMUM))
