@@ -14,8 +14,8 @@ def rates_at_budget(
 ) -> tuple[Any, Any]:
     """Return the rates just below and just above the least one whose spending fits the budget.
 
-    Bisection of log2(rate) in a fixed number of steps, which ends at the relative precision of
-    the type. Where rate 0 fits, both are 0.
+    Bisection of log2(rate), which ends at the relative precision of the type. Where rate 0 fits,
+    both are 0.
 
     Args:
         fits: rate -> bool of its shape, false below some rate and true above it.
@@ -27,16 +27,18 @@ def rates_at_budget(
     """
     steps = 64 if keras.backend.standardize_dtype(top.dtype) == "float64" else 32
 
-    def halve(step: Any, near: Any, far: Any) -> tuple[Any, Any, Any]:
+    def halve(near: Any, far: Any) -> tuple[Any, Any]:
         middle = 0.5 * (near + far)
         affordable = fits(top * 2.0**-middle)
-        return step + 1, ops.where(affordable, middle, near), ops.where(affordable, far, middle)
+        return ops.where(affordable, middle, near), ops.where(affordable, far, middle)
+
+    def open_(near: Any, far: Any) -> Any:
+        middle = 0.5 * (near + far)
+        return ops.any(ops.logical_and(middle > near, middle < far))
 
     # In octaves below the top: `near` fits, `far` does not.
-    start = (0, ops.zeros_like(top), octaves * ops.ones_like(top))
-    _, near, far = ops.while_loop(
-        lambda step, *_: step < steps, halve, start, maximum_iterations=steps
-    )
+    start = (ops.zeros_like(top), octaves * ops.ones_like(top))
+    near, far = ops.while_loop(open_, halve, start, maximum_iterations=steps)
     free = fits(ops.zeros_like(top))
     below = ops.where(far < octaves, top * 2.0**-far, 0.0)
     return ops.where(free, 0.0, below), ops.where(free, 0.0, top * 2.0**-near)

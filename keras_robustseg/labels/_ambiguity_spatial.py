@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -172,11 +174,7 @@ class SpatialWassersteinAmbiguity(LabelAmbiguity):
         prices = ops.where(there, ops.cast(np.array(list(rings)), gains.dtype), float("inf"))
         mass = ops.expand_dims(observed.weights, -1) * moves.mass
         choice, paid = self._choose(ops.where(there, payoffs, 0.0), prices, mass)
-        q = ops.zeros_like(gains)
-        for ring, offsets in enumerate(rings.values()):
-            for place, offset in enumerate(offsets):
-                picked = ops.cast(ops.equal(picks[ring], place), gains.dtype)
-                q = q + moves.carry(offset, choice[..., ring] * picked)
+        q = moves.collect(list(rings.values()), picks, choice)
         return q, paid if self.price is None else ops.sum(moves.mass * paid, axis=-1)
 
     def _choose(self, payoffs: Any, prices: Any, mass: Any) -> tuple[Any, Any]:
@@ -221,9 +219,14 @@ class _Borrowed:
         """<y_{j + offset}, L_j>, (B, *S, 1)."""
         return ops.sum(self.labels(offset) * self.gains, axis=-1, keepdims=True)
 
-    def carry(self, offset: Offset, part: Any) -> Any:
-        """What part (B, *S, 1) of this neighbour's labels adds to q."""
-        return part * self.labels(offset)
+    def collect(self, rings: list[list[Offset]], picks: list[Any], choice: Any) -> Any:
+        """q (B, *S, C) of a choice of distances (B, *S, 1, O), and whose labels each stands for."""
+        q = 0.0
+        for ring, offsets in enumerate(rings):
+            for place, offset in enumerate(offsets):
+                picked = ops.cast(ops.equal(picks[ring], place), choice.dtype)
+                q = q + choice[..., ring] * picked * self.labels(offset)
+        return q
 
 
 class _Sent:
@@ -231,29 +234,47 @@ class _Sent:
 
     def __init__(self, near: Neighbours, gains: Any, observed: Observed) -> None:
         self.valid = near.reader(ops.expand_dims(observed.weights, -1))
-        self.near, self.gains, self.observed = near, near.reader(gains), observed
-        self.mass = ops.ones_like(gains[..., :1]) if observed.hard else observed.reference
+        self.gains, self.observed = gains, observed
+        hard, shape = observed.hard, ops.shape(gains)
+        self.mass = ops.ones_like(gains[..., :1]) if hard else observed.reference
+        self.strides = [math.prod(shape[axis + 1 : -1]) for axis in range(1, len(shape) - 1)]
+        self.pixels, self.classes = math.prod(shape[:-1]), gains.shape[-1]
+        self.pixel = ops.reshape(ops.arange(self.pixels), (*shape[:-1], 1))
+        own = ops.cast(ops.argmax(observed.reference, axis=-1), self.pixel.dtype)
+        self.label = ops.expand_dims(own, -1) if hard else ops.arange(self.classes)
 
     def payoff(self, offset: Offset) -> Any:
-        """L_{i + offset} at the labels of i, (B, *S, 1), or at every class, (B, *S, C)."""
-        there = self.gains(offset)
-        if not self.observed.hard:
-            return there
-        return ops.sum(self.observed.reference * there, axis=-1, keepdims=True)
+        """L_{i + offset} at the label of i, (B, *S, 1), or at every class, (B, *S, C)."""
+        there = self._entry(sum(map(operator.mul, offset, self.strides)))
+        return ops.take(ops.reshape(self.gains, (-1,)), there)
 
-    def carry(self, offset: Offset, part: Any) -> Any:
-        """What the labels sent this way add to the rows of q where they arrive."""
+    def collect(self, rings: list[list[Offset]], picks: list[Any], choice: Any) -> Any:
+        """q (B, *S, C) of a choice of distances (B, *S, A, O), and where to go at each."""
         weight = ops.expand_dims(self.observed.weights, -1)
-        sent = self.near.reader(weight * part * self.observed.reference)
-        return ops.divide_no_nan(sent(tuple(-step for step in offset)), weight)
+        parts, entries = [], []
+        for ring, offsets in enumerate(rings):
+            shifts = [sum(map(operator.mul, offset, self.strides)) for offset in offsets]
+            parts.append(weight * self.mass * choice[..., ring])
+            entries.append(self._entry(ops.take(ops.convert_to_tensor(shifts), picks[ring])))
+        parts, entries = (ops.reshape(ops.stack(x), (-1,)) for x in (parts, entries))
+        arrived = ops.segment_sum(parts, entries, num_segments=self.pixels * self.classes)
+        return ops.divide_no_nan(ops.reshape(arrived, ops.shape(self.gains)), weight)
+
+    def _entry(self, shift: Any) -> Any:
+        """Which entry of the flat costs; some entry where that is beyond the border."""
+        there = ops.clip(self.pixel + ops.cast(shift, self.pixel.dtype), 0, self.pixels - 1)
+        return there * self.classes + self.label
 
 
 def _best_in_each(rings: dict[float, list[Offset]], moves: Any) -> tuple[Any, list[Any]]:
     """Largest payoff at each distance (..., O), -infinite where there is no pixel, and whose."""
     best, picks = [], []
     for offsets in rings.values():
-        payoffs = [ops.where(moves.valid(o) > 0, moves.payoff(o), -float("inf")) for o in offsets]
-        stacked = ops.stack(payoffs, axis=-1)
-        best.append(ops.max(stacked, axis=-1))
-        picks.append(ops.argmax(stacked, axis=-1))
+        most, pick = -float("inf"), 0
+        for place, offset in enumerate(offsets):
+            payoff = ops.where(moves.valid(offset) > 0, moves.payoff(offset), -float("inf"))
+            pick = ops.where(payoff > most, place, pick)
+            most = ops.maximum(payoff, most)
+        best.append(most)
+        picks.append(pick)
     return ops.stack(best, axis=-1), picks

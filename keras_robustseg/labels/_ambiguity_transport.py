@@ -18,12 +18,13 @@ def choose_at_rate(payoffs: Any, prices: Any, rate: Any) -> Any:
     Args:
         payoffs: (..., O).
         prices: 0 or more, broadcasts to `payoffs`.
-        rate: 0 or more, broadcasts to (..., 1).
+        rate: 0 or more, broadcasts to (...).
 
     Example:
         `choose_at_rate(np.array([0.0, 3.0]), np.array([0.0, 2.0]), 1.0)  # [0, 1]`
     """
-    return _cheapest_of_best(_Options.of(payoffs, prices), rate)
+    choice, _ = _Options.of(payoffs, prices).cheapest_of_best(rate)
+    return ops.moveaxis(choice, 0, -1)
 
 
 def spent_on(choice: Any, prices: Any) -> Any:
@@ -58,29 +59,26 @@ def choose_in_budget(
     """
     axes, budget = tuple(range(-pooled, 0)), as_level(budget, payoffs)
     options = _Options.of(payoffs, prices)
-    apart = _Options(*(_first(x, len(options.payoffs.shape)) for x in options))
 
-    def spending(price_of_choice: Any) -> Any:
-        return ops.sum(weights * price_of_choice, axis=axes, keepdims=True)
+    def spending(rate: Any) -> tuple[Any, Any]:
+        choice, paid = options.cheapest_of_best(rate)
+        return choice, ops.sum(weights * paid, axis=axes, keepdims=True)
 
     def fits(rate: Any) -> Any:
-        worth = apart.payoffs - rate * apart.charged
-        best = ops.where(worth >= ops.max(worth, axis=0), apart.prices, float("inf"))
-        return spending(ops.min(best, axis=0)) <= budget
+        paid = ops.min(options.prices_of_best(rate), axis=0)
+        return ops.sum(weights * paid, axis=axes, keepdims=True) <= budget
 
-    top = 2.0 * ops.max(_spread(options), axis=axes, keepdims=True) / least_price
+    top = 2.0 * ops.max(options.spread(), axis=axes, keepdims=True) / least_price
     rates = rates_at_budget(fits, ops.maximum(top, 0.0))
-    dear, cheap = (_cheapest_of_best(options, ops.expand_dims(r, -1)) for r in rates)
-    high, low = spending(spent_on(dear, prices)), spending(spent_on(cheap, prices))
+    (dear, high), (cheap, low) = (spending(rate) for rate in rates)
     share = ops.clip(ops.divide_no_nan(budget - low, high - low), 0.0, 1.0)
-    share = ops.expand_dims(share, -1)
-    return share * dear + (1.0 - share) * cheap
+    return ops.moveaxis(share * dear + (1.0 - share) * cheap, 0, -1)
 
 
 class _Options(NamedTuple):
-    """Options as a loop over rates wants them.
+    """Options along the first axis: the best of few is found fast where they lie apart.
 
-    payoffs: (..., O), -infinite where the option is not allowed.
+    payoffs: (O, ...), -infinite where the option is not allowed.
     charged: prices, 0 there.
     prices: as given, infinite there.
     """
@@ -91,30 +89,30 @@ class _Options(NamedTuple):
 
     @classmethod
     def of(cls, payoffs: Any, prices: Any) -> _Options:
+        """Return those of payoffs and prices with the options along the last axis."""
         allowed = ops.isfinite(prices)
         worth = ops.where(allowed, payoffs, -float("inf"))
-        return cls(worth, ops.where(allowed, prices, 0.0), prices)
+        parts = worth, ops.where(allowed, prices, 0.0), prices
+        return cls(*(_first(x, len(worth.shape)) for x in parts))
+
+    def prices_of_best(self, rate: Any) -> Any:
+        """Prices of the options that are best at this rate, infinite for the others."""
+        worth = self.payoffs - rate * self.charged
+        return ops.where(worth >= ops.max(worth, axis=0), self.prices, float("inf"))
+
+    def cheapest_of_best(self, rate: Any) -> tuple[Any, Any]:
+        """The first of the cheapest of the best options as one-hot (O, ...), its price (...)."""
+        prices = self.prices_of_best(rate)
+        paid = ops.min(prices, axis=0)
+        chosen = ops.cast(ops.equal(prices, paid), paid.dtype)
+        return ops.where(ops.cumsum(chosen, axis=0) <= 1.0, chosen, 0.0), paid
+
+    def spread(self) -> Any:
+        """Largest less least payoff of the options that are allowed, (...)."""
+        least = ops.where(ops.isfinite(self.prices), self.payoffs, float("inf"))
+        return ops.max(self.payoffs, axis=0) - ops.min(least, axis=0)
 
 
 def _first(x: Any, rank: int) -> Any:
-    """Options (..., O) as (O, ...): the best of few is found fast where they lie apart."""
     missing = rank - len(x.shape)
     return ops.moveaxis(ops.reshape(x, (1,) * missing + tuple(ops.shape(x))), -1, 0)
-
-
-def _price_of_best(options: _Options, rate: Any) -> Any:
-    """Prices of the options that are best at this rate, infinite for the others."""
-    worth = options.payoffs - rate * options.charged
-    best = worth >= ops.max(worth, axis=-1, keepdims=True)
-    return ops.where(best, options.prices, float("inf"))
-
-
-def _cheapest_of_best(options: _Options, rate: Any) -> Any:
-    chosen = ops.argmin(_price_of_best(options, rate), axis=-1)
-    return ops.one_hot(chosen, options.payoffs.shape[-1], dtype=options.payoffs.dtype)
-
-
-def _spread(options: _Options) -> Any:
-    """Largest less least payoff of the options that are allowed."""
-    least = ops.where(ops.isfinite(options.prices), options.payoffs, float("inf"))
-    return ops.max(options.payoffs, axis=-1) - ops.min(least, axis=-1)

@@ -16,7 +16,6 @@ import numpy as np
 from keras import ops
 
 from keras_robustseg.risk._reduce import LOCAL
-from keras_robustseg.risk._rows import tiny
 
 _SAMPLE = 4096
 # As many as are picked out as fast as one (XLA sorts everything from some hundreds on).
