@@ -33,7 +33,7 @@ parser.add_argument("--runs", nargs="+", type=Path, default=[])
 parser.add_argument("--fresh", nargs="+", type=int, default=[], metavar="CLASSES")
 parser.add_argument("--ignore-label", type=int)
 parser.add_argument("--success-rate", type=float, default=0.99)
-parser.add_argument("--only", default="", help="attacks whose label has this in it")
+parser.add_argument("--only", nargs="+", default=[""], help="attacks whose label has one of these")
 parser.add_argument("--max-eps", type=float, default=0.1)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--rival-python")
@@ -114,7 +114,7 @@ def norms() -> None:
         "least eps of MI-FGSM": (least(attacks.mifgsm), {}),
         "least eps of SEA": (least(attacks.sea), {"steps": max(steps // 40, 1)}),
     }
-    rows = {label: row for label, row in rows.items() if arguments.only in label}
+    rows = {label: row for label, row in rows.items() if any(o in label for o in arguments.only)}
     for name, (call, common) in victims():
         for label, (attack, options) in rows.items():
             result = attack(*call, **common, **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -202,19 +204,22 @@ def test_norms_after_many_iterations(name, steps, kind, targeted, key):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("steps", [100, 200])
 @pytest.mark.parametrize("name", ["A", "B"])
-def test_the_walk_finds_smaller_norms_than_all_rivals(name):
-    """At 200 gradient evaluations each, failures infinite."""
+def test_the_walk_finds_smaller_norms_than_all_rivals(name, steps):
+    """At the same number of gradient evaluations, failures infinite."""
     data, model = golden(f"dev_{name}"), reference_network(name)
     call, options = (model, data["images"], data["labels"]), {"ignore_label": VOID}
-    ours = np.median(attacks.alma_prox(*call, steps=200, **options).minimal_norm)
+    ours = np.median(attacks.alma_prox(*call, steps=steps, **options).minimal_norm)
+    search = {"steps": steps // 10, "search_steps": 10, "max_eps": 0.1}
+    ratio_pgd = partial(attacks.pgd, loss="logit_ratio")
     rivals = [
-        attacks.alma_prox(*call, steps=200, preset="published", **options),
-        attacks.fmn(*call, steps=200, **options),
-        attacks.dag(*call, steps=200, **options),
+        attacks.alma_prox(*call, steps=steps, preset="published", **options),
+        attacks.fmn(*call, steps=steps, **options),
+        attacks.dag(*call, steps=steps, **options),
         *(
-            attacks.minimal_eps(a, *call, steps=20, search_steps=10, max_eps=0.1, **options)
-            for a in (attacks.pgd, attacks.segpgd, attacks.cospgd)
+            attacks.minimal_eps(a, *call, **search, **options)
+            for a in (ratio_pgd, attacks.pgd, attacks.segpgd, attacks.cospgd)
         ),
     ]
     assert ours <= 1.02 * min(np.median(r.minimal_norm) for r in rivals)
@@ -289,6 +294,21 @@ def test_bounds_of_the_input(rng):
     expected = attacks.alma_prox(model, images, labels, **options)
     found = attacks.alma_prox(scaled, 255 * images, labels, bounds=(0, 255), **options)
     np.testing.assert_allclose(found.norm / 255, expected.norm, atol=1e-3)
+
+
+def test_a_far_boundary_is_reached_in_few_steps():
+    """Pixels of value b turn at 1/2: the least norm is 1/2 - b. The published form stays behind."""
+    image = keras.Input((4, 4, 1))
+    dense = keras.layers.Dense(2)
+    model = keras.Model(image, dense(image))
+    dense.set_weights([np.array([[-3.0, 3.0]]), np.array([1.5, -1.5])])
+    values = np.array([0.05, 0.2, 0.45], "float32")
+    call = (model, np.tile(values[:, None, None, None], (1, 4, 4, 1)), np.zeros((3, 4, 4), int))
+    found = attacks.alma_prox(*call, steps=60)
+    assert found.success.all()
+    assert np.all(found.norm >= 0.5 - values)
+    assert np.all(found.norm <= 1.03 * (0.5 - values))
+    assert not attacks.alma_prox(*call, steps=60, preset="published").success[0]
 
 
 def test_what_was_flipped_before_needs_no_norm(rng):

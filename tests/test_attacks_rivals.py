@@ -180,6 +180,18 @@ def test_bad_input_is_explained(call, message, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", [attacks.fmn, attacks.dag, attacks.sea])
+def test_compiled_by_xla(attack, rng):
+    model, images, labels = small(rng, classes=4)
+    options = {attacks.sea: {"eps": 0.1}, attacks.dag: {"step_size": 0.02}}.get(attack, {})
+    one, two = (
+        attack(model, images, labels, steps=6, jit_compile=jit, **options) for jit in (False, True)
+    )
+    np.testing.assert_allclose(one.success_rate, two.success_rate, atol=0.05)
+    np.testing.assert_allclose(one.norm, two.norm, atol=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", [attacks.fmn, attacks.dag, attacks.sea])
 def test_volumes_void_images_and_targets(attack, rng):
     model = random_network(4, spatial=3)
     images, labels = random_problem(model, (2, 4, 5, 3, 2), rng)
