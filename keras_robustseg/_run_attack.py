@@ -136,6 +136,8 @@ def run_attack(
     try:
         if not shares or max(shares) > 1:
             raise ValueError(f"eps: expected shares of the range, at most 1. Received: {shares}")
+        if not low < high:
+            raise ValueError(f"bounds: expected the lower one first. Received: {low:g} {high:g}")
         found = evaluate_robustness(
             victim.model,
             batches(victim, indices, batch_size),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from attack_cases import VOID, golden, random_network, random_problem, reference_network
@@ -76,6 +77,16 @@ def test_fmn_finds_small_successes(classes, norm, rng):
     assert result.success.all()
     largest = 1 if norm == "linf" else np.sqrt(images[0].size)
     assert result.norm.max() < 0.6 * largest
+
+
+@pytest.mark.parametrize("attack", [attacks.fmn, attacks.dag])
+def test_steps_follow_the_bounds(attack, rng):
+    model, images, labels = small(rng)
+    wide = keras.Input((None, None, 2))
+    scaled = keras.Model(wide, model(keras.layers.Rescaling(1 / 255)(wide)))
+    expected = attack(model, images, labels, steps=8)
+    found = attack(scaled, 255 * images, labels, steps=8, bounds=(0, 255))
+    np.testing.assert_allclose(found.norm / 255, expected.norm, rtol=1e-3)
 
 
 def test_dag_stops_at_success(rng):

@@ -96,6 +96,7 @@ def test_objects_alone(run, tmp_path):
         (["--attack", "pgd", "--eps", "0.2", "--eps", "0.1"], "must be positive and increase"),
         (["--attack", "pgd", "--split", "val"], "has no samples"),
         (["--attack", "pgd", "--bounds", "0", "1"], "within `bounds`"),
+        (["--attack", "pgd", "--bounds", "300", "-300"], "the lower one first"),
     ],
 )
 def test_bad_input_is_one_error(run, tmp_path, arguments, message):

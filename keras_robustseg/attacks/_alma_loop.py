@@ -64,7 +64,7 @@ class Task(NamedTuple):
     @property
     def width(self) -> float:
         """Width of the bounds: steps and norms of the iteration are in this unit."""
-        return self.scene.bounds[1] - self.scene.bounds[0]
+        return self.scene.width
 
     def box(self) -> tuple[Any, Any]:
         """Return the bounds of the perturbation, (B, n)."""

@@ -65,7 +65,7 @@ def dag(
         images: as for `pgd`.
         labels: as for `pgd`.
         steps: gradient evaluations, at most.
-        step_size: largest change of a value in one step, in units of the images.
+        step_size: largest change of a value in one step, in units of the width of the bounds.
         **common: as for `pgd`.
 
     Raises:
@@ -77,7 +77,7 @@ def dag(
     problem, steps = prepare(model, images, labels, **common), checked_steps(steps)
     if not step_size > 0:
         raise ValueError(f"`step_size` must be > 0. Received: {step_size}")
-    adversarial, first, found = problem.run(_dag, step_size, steps=steps)
+    adversarial, first, found = problem.run(_dag, problem.width * step_size, steps=steps)
     check_gradient(problem, first)
     fields = {"gradient_evaluations": steps, "first_success": found.numpy()}
     return conclude(problem, adversarial, **fields)

@@ -115,8 +115,8 @@ def fmn(
         images: as for `pgd`.
         labels: as for `pgd`.
         steps: gradient evaluations.
-        step_size: Euclidean length of the first step, in units of the images; the last is a
-            hundredth of it.
+        step_size: Euclidean length of the first step, in units of the width of the bounds; the
+            last is a hundredth of it.
         norm: "linf" or "l2".
         **common: as for `pgd`.
 
@@ -131,7 +131,7 @@ def fmn(
     problem, steps = prepare(model, images, labels, **common), checked_steps(steps)
     if not step_size > 0:
         raise ValueError(f"`step_size` must be > 0. Received: {step_size}")
-    delta, first = problem.run(_fmn, step_size, steps=steps, norm=norm)
+    delta, first = problem.run(_fmn, problem.width * step_size, steps=steps, norm=norm)
     check_gradient(problem, first)
     adversarial = problem.images + delta
     return conclude(problem, adversarial, norm=norm, gradient_evaluations=steps)

@@ -53,6 +53,11 @@ class Problem:
     seed: int
     jit_compile: bool
 
+    @property
+    def width(self) -> float:
+        """Width of the bounds."""
+        return self.bounds[1] - self.bounds[0]
+
     def run(self, function: Callable, *tensors: Any, **static: Any) -> Any:
         """Run `function(scene, *tensors, **static)` as a graph; `scene` is this problem."""
         static |= {"attack": function, "aim": (self.targeted, self.bounds, self.success_rate)}

@@ -34,6 +34,11 @@ class Scene(NamedTuple):
     success_rate: float
 
     @property
+    def width(self) -> float:
+        """Width of the bounds."""
+        return self.bounds[1] - self.bounds[0]
+
+    @property
     def axes(self) -> list[int]:
         """All axes of the images but the first."""
         return list(range(1, len(self.images.shape)))

@@ -68,7 +68,7 @@ def walk(scene: Scene, start: Any, radius_changes: Any, step_sizes: Any, *, step
         return state._replace(delta=scene.project(moved, eps), velocity=velocity)
 
     zero, size = tf.zeros_like(images), scene.largest(start)
-    least = tf.maximum(size, _LEAST * (scene.bounds[1] - scene.bounds[0]))
+    least = tf.maximum(size, _LEAST * scene.width)
     state = _Walk(start, zero, least, start, size + float("inf"), tf.zeros_like(size, tf.bool))
     state = loop(step, state, steps)
     state = _followed(scene, state, scene.rate_at(state.delta), tf.zeros_like(size))
@@ -83,8 +83,7 @@ def _followed(scene: Scene, state: _Walk, rate: Any, change: Any) -> _Walk:
     shrunk = tf.minimum(state.eps * (1 - change), best_norm)
     outward = _OUTWARD + _FAR * tf.nn.relu(1 - rate / scene.success_rate)
     outward = tf.where(state.found, change, outward)
-    width = scene.bounds[1] - scene.bounds[0]
-    grown = tf.minimum(tf.minimum(state.eps * (1 + outward), best_norm), width)
+    grown = tf.minimum(tf.minimum(state.eps * (1 + outward), best_norm), scene.width)
     return state._replace(
         best=tf.where(by_image(better, state.delta), state.delta, state.best),
         best_norm=best_norm,
