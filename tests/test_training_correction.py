@@ -60,7 +60,7 @@ def opened_at(curve, steps=400):
     return 1.0
 
 
-def test_warmup_ends_when_the_curve_flattens():
+def test_warmup_ends_when_the_curve_bends():
     quick = opened_at(lambda t: 0.9 * (1 - np.exp(-t / 0.02)))
     slow = opened_at(lambda t: 0.9 * (1 - np.exp(-t / 0.15)))
     late = opened_at(lambda t: 0.02 + 0.88 * np.clip((t - 0.3) / 0.3, 0, 1))
@@ -68,19 +68,55 @@ def test_warmup_ends_when_the_curve_flattens():
     assert opened_at(lambda t: 0.02 + 0.97 * t**4) == 1.0
 
 
-def test_class_begins_by_itself_and_background_with_the_first():
-    watch = Correction(Pencil(), 4, 3, clock(10**6))
-    watch.plan(100)
-    sizes = [[2, 10, 10], [1, 5, 5], [11, 11, 11]]
-    watch.curves.assign(np.array([[[1, 8, 8], *sizes], [[1, 8, 2], *sizes]], "float32"))
-    watch.clock.step.assign(20)
+def curves_of(fast, slow):
+    """Moving averages in which each class fills 1/11 of the pixels: 2 <p, y>, |p|+|y|, |y|, all."""
+    sizes = [[10] * 3, [5] * 3, [55] * 3]
+    return np.array([[np.multiply(fast, 10), *sizes], [np.multiply(slow, 10), *sizes]], "float32")
+
+
+def begun(watch, fast, slow, steepest):
+    """Which classes have begun after one batch, at these soft Dice of classes 0, 1, 2."""
+    watch.curves.assign(curves_of(fast, slow))
+    watch.steepest.assign(steepest)
     yhat = np.eye(3, dtype="float32")[np.array([[[0, 1], [2, 2]]])]
     log_p = np.log(np.full(yhat.shape, 1 / 3, "float32"))
     watch.observe({"sample_id": np.array([0])}, Seen(yhat), log_p, ops.convert_to_tensor(True))
-    np.testing.assert_array_equal(ops.convert_to_numpy(watch.open), [1, 1, 0])
-    assert int(watch.clock.warmup_end) == 20
     started = watch.permit({"sample_id": np.array([0])}, log_p, yhat, Seen(yhat).weight).started
-    np.testing.assert_array_equal(ops.convert_to_numpy(started)[0], [[1, 1], [0, 0]])
+    return ops.convert_to_numpy(watch.open).tolist(), ops.convert_to_numpy(started)[0].tolist()
+
+
+def three_classes():
+    watch = Correction(Pencil(), 4, 3, clock(10**6))
+    watch.plan(100)
+    watch.clock.step.assign(20)
+    return watch
+
+
+def test_classes_wait_for_each_other():
+    watch = three_classes()
+    opened, _ = begun(watch, (0.9, 0.7, 0.5), (0.9, 0.7, 0.3), steepest=0.3)
+    assert opened == [0, 0, 0]
+    opened, started = begun(watch, (0.9, 0.7, 0.5), (0.9, 0.7, 0.45), steepest=0.3)
+    assert opened == [1, 1, 1]
+    assert started == [[1, 1], [1, 1]]
+    assert int(watch.clock.warmup_end) == 20
+
+
+def test_class_that_is_not_learned_keeps_its_labels_and_begins_when_it_is():
+    watch = three_classes()
+    opened, started = begun(watch, (0.9, 0.7, 0.1), (0.9, 0.7, 0.1), steepest=0.3)
+    assert opened == [1, 1, 0]
+    assert started == [[1, 1], [0, 0]]
+    assert begun(watch, (0.9, 0.7, 0.6), (0.9, 0.7, 0.4), steepest=0.3)[0] == [1, 1, 0]
+    assert begun(watch, (0.9, 0.7, 0.6), (0.9, 0.7, 0.59), steepest=0.3)[0] == [1, 1, 1]
+
+
+def test_steepest_pace_is_remembered():
+    watch = three_classes()
+    begun(watch, (0.9, 0.7, 0.5), (0.9, 0.5, 0.3), steepest=0.1)
+    assert float(watch.steepest) == pytest.approx(0.4)
+    begun(watch, (0.9, 0.7, 0.5), (0.9, 0.7, 0.45), steepest=float(watch.steepest))
+    assert float(watch.steepest) == pytest.approx(0.4)
 
 
 def test_labels_stay_where_the_network_does_not_see_their_class():

@@ -98,9 +98,9 @@ class Pencil:
             batches of B images is lambda/(B C) here, which depends neither on the batch nor on
             the image size (lambda = 600, B = 128, C = 2: 2.3). Small steps average the
             predictions of many epochs; from label_rate (1 + m) = 4 on, labels swing.
-        warmup: share of all training steps in the first phase; "auto" ends it for each class when
-            the training curve of that class has flattened, after a tenth of the training at the
-            earliest; a class whose curve never flattens is never corrected.
+        warmup: share of all training steps in the first phase; "auto" ends it at the bend of the
+            training curves of the classes, after a tenth of the training at the earliest; a class
+            that is not learned is not corrected.
         finetune: share of all training steps in the last phase.
         store: where q lives. "device" keeps a row per pixel in a variable (`LabelStore`), "disk"
             in a memory-mapped file (`DiskLabelStore`; TensorFlow without XLA). "teacher" keeps

@@ -24,6 +24,7 @@ from keras_robustseg.training._objective import Clock
 _FAST, _SLOW, _MASS = 1 / 50, 1 / 10, 1 / 20
 _FLATTENED = 0.05
 _LEARNED = 0.1
+_SLOWED = 0.4
 _MEMORY = 0.8
 
 
@@ -45,14 +46,16 @@ class Permission(NamedTuple):
 class Correction(keras.layers.Layer):
     """Decides, class by class and image by image, whether labels are corrected.
 
-    - `warmup="auto"`: correction of pixels given as class k begins once the training curve of
-      that class, the soft Dice d_k of predictions and given masks, has flattened: when its
-      fast moving average (a fiftieth of the training) lies less than 5 % above its slow one (a
-      tenth), after a tenth of the training. A curve that is flat because the class is not seen
-      yet does not count: d_k must be a tenth of the way from what a blind guess of the right
-      volume has, the share of the class, to 1. A class that is not learned keeps its labels.
-      Background begins with the first of the others. (Liu et al., CVPR 2022, stop at the same
-      place by fitting the curve to an exponential.)
+    - `warmup="auto"`: with d_k the soft Dice of predictions and given masks, r_k is how far its
+      fast moving average (a fiftieth of the training) lies above its slow one (a tenth), a
+      measure of the slope. Correction begins when the sum of r_k over the foreground has fallen to
+      four tenths of the highest it ever had, after a tenth of the training: the bend of the
+      curve, after which it climbs by what is memorised. (Liu et al., CVPR 2022, look for the same
+      bend by fitting an exponential.) It begins for all classes that are learned by then, at
+      once: were one alone to begin, its pixels could go to the others and none come back. d_k
+      of a learned class is a tenth of the way from what a blind guess of the right volume has,
+      the share of the class, to 1. A class that is learned later begins when r_k is below 5 %
+      of d_k; one that is not learned keeps its labels.
     - `presence`: pixels given as class k keep their label in images in which the network does
       not see the class (`unseen_classes`).
     - `image_weights`: images count by the moving agreement of prediction and given mask
@@ -84,6 +87,7 @@ class Correction(keras.layers.Layer):
         self.weighs = bool(pencil.image_weights) and num_images is not None
         self.horizon = self._number("horizon", ())
         self.curves = self._number("curves", (2, 4, num_classes))
+        self.steepest = self._number("steepest", ())
         self.open = self._number("open", (num_classes,))
         self.masses = self._number("masses", (2, num_classes))
         self.lost = self._number("lost", (num_classes,))
@@ -163,19 +167,14 @@ class Correction(keras.layers.Layer):
     def _follow_curves(self, sums: Any, finite: Any) -> None:
         """Update the moving averages of 2 <p, yhat>, |p| + |yhat|, |yhat| and the pixels, (4, C).
 
-        Opens the classes whose curve has flattened.
+        Opens the learned classes once the curves have bent.
         """
         old, horizon = ops.convert_to_tensor(self.curves), ops.convert_to_tensor(self.horizon)
         rates = 1.0 / ops.maximum(ops.convert_to_tensor([_FAST, _SLOW], "float32") * horizon, 1.0)
         new = old + rates[:, None, None] * (replica_count() * sums[None] - old)
         # Decided by the averages before this batch, which are the same on every replica.
-        dice = old[:, 0] / ops.maximum(old[:, 1], 1e-37)
-        past = ops.cast(self.clock.step, "float32")
-        chance = old[1, 2] / ops.maximum(old[1, 3], 1e-37)
-        flat = dice[0] - dice[1] < _FLATTENED * dice[0]
-        flat = flat & (dice[1] > chance + _LEARNED * (1.0 - chance))
-        ready = flat & (past > EARLIEST_CORRECTION * horizon)
-        opened = ops.maximum(ops.convert_to_tensor(self.open), ops.cast(ready, "float32"))
+        ready = ops.cast(self._bent(old, finite), "float32")
+        opened = ops.maximum(ops.convert_to_tensor(self.open), ready)
         opened = ops.concatenate([ops.max(opened[1:], keepdims=True), opened[1:]])
         self.curves.assign(ops.where(finite, new, old))
         self.open.assign(ops.where(finite, opened, self.open))
@@ -183,6 +182,20 @@ class Correction(keras.layers.Layer):
         end = ops.convert_to_tensor(self.clock.warmup_end)
         first = ops.minimum(end, ops.convert_to_tensor(self.clock.step))
         self.clock.warmup_end.assign(ops.where(began & finite, first, end))
+
+    def _bent(self, curves: Any, finite: Any) -> Any:
+        """Return which classes (C,) may be corrected from now on."""
+        dice = curves[:, 0] / ops.maximum(curves[:, 1], 1e-37)
+        chance = curves[1, 2] / ops.maximum(curves[1, 3], 1e-37)
+        rise, steepest = dice[0] - dice[1], ops.convert_to_tensor(self.steepest)
+        pace = ops.sum(rise[1:])
+        began = ops.any(ops.convert_to_tensor(self.open) > 0)
+        flat = ops.where(began, rise < _FLATTENED * dice[0], pace < _SLOWED * steepest)
+        learned = dice[1] > chance + _LEARNED * (1.0 - chance)
+        past = ops.cast(self.clock.step, "float32") > EARLIEST_CORRECTION * self.horizon
+        highest = ops.maximum(steepest, pace)
+        self.steepest.assign(ops.where(finite, highest, steepest))
+        return flat & learned & past
 
     def _follow_masses(self, kept: Any, given: Any, finite: Any) -> None:
         old = ops.convert_to_tensor(self.masses)
