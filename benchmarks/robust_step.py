@@ -60,12 +60,18 @@ SETS = {
     "labels tv, image": labels.DivergenceAmbiguity("tv", 0.1, "image"),
     "labels hellinger, image": labels.DivergenceAmbiguity("hellinger", 0.1, "image"),
     "labels kl, smoothed": labels.DivergenceAmbiguity("kl", 0.1, smoothing=0.1),
+    "labels kl, smoothed, image": labels.DivergenceAmbiguity("kl", 0.1, "image", smoothing=0.1),
+    "labels chi2, smoothed": labels.DivergenceAmbiguity("chi2", 0.1, smoothing=0.1),
+    "labels hellinger, smoothed": labels.DivergenceAmbiguity("hellinger", 0.1, smoothing=0.1),
+    "labels tv, smoothed": labels.DivergenceAmbiguity("tv", 0.1, smoothing=0.1),
+    "labels jeffreys, smoothed": labels.DivergenceAmbiguity("jeffreys", 0.1, smoothing=0.1),
     "labels kl penalty": labels.DivergencePenaltyAmbiguity("kl", 1.0, smoothing=0.1),
     "labels wasserstein": labels.WassersteinAmbiguity(
         np.abs(np.subtract.outer(np.arange(CLASSES), np.arange(CLASSES))), 0.1
     ),
     "labels jitter": labels.SpatialWassersteinAmbiguity(2, 0.1),
     "labels jitter, price": labels.SpatialWassersteinAmbiguity(2, price=0.5),
+    "labels joint, price": labels.SpatialWassersteinAmbiguity(2, price=0.5, coupling="joint"),
     "labels joint": labels.SpatialWassersteinAmbiguity(2, 0.1, coupling="joint"),
 }
 
@@ -142,7 +148,7 @@ def main() -> None:
         for name, loss in losses().items():
             alone = by_itself(loss)
             added = (alone - mean) / step
-            print(f"{name:24s} by itself {alone:8.1f} ms, {added:+.1%} of a step", flush=True)
+            print(f"{name:28s} by itself {alone:8.1f} ms, {added:+.1%} of a step", flush=True)
         return
     for name, loss in losses().items():
         run, ratios = stepper(loss), []
@@ -152,7 +158,7 @@ def main() -> None:
             ratios.append(times[run] / times[plain])
         low, middle, high = np.percentile(ratios, [25, 50, 75])
         alone = by_itself(loss)
-        print(f"{name:24s} {middle:.3f} ({low:.3f} to {high:.3f})  {alone:.1f} ms", flush=True)
+        print(f"{name:28s} {middle:.3f} ({low:.3f} to {high:.3f})  {alone:.1f} ms", flush=True)
     print(f"step with the mean {1e3 * plain(arguments.steps):.0f} ms")
 
 

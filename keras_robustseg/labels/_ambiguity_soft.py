@@ -10,10 +10,10 @@ from keras_robustseg.labels._ambiguity_base import as_level, image_shares, spati
 from keras_robustseg.labels._ambiguity_flips import EXPONENTS, stays_on_support
 from keras_robustseg.labels._ambiguity_rate import rates_at_budget
 from keras_robustseg.risk._balls import ball_weights
-from keras_robustseg.risk._cvar import cvar
+from keras_robustseg.risk._cvar import tail_weights
 from keras_robustseg.risk._penalties import divergence_penalty
 from keras_robustseg.risk._reduce import Local
-from keras_robustseg.risk._rows import rows, tiny
+from keras_robustseg.risk._rows import Rows, rows, tiny
 
 _ORDERS = {"reverse_kl": 0.0, "hellinger": 0.5, "neyman": -1.0}
 
@@ -40,7 +40,8 @@ def ball_labels(
     radius = as_level(radius, gains)
     if divergence == "tv":
         moved = ops.minimum(radius, 1.0)
-        _, kept = cvar(gains, reference, 1.0 - moved)
+        of = _apart(gains, reference)
+        kept = ops.moveaxis(ops.where(of.counted, tail_weights(of, 1.0 - moved), 0.0), 0, -1)
         present = ops.sum(reference, axis=-1, keepdims=True)
         return (1.0 - moved) * kept + moved * present * top_share(gains, reference)
     inside = _on_support(gains, reference, divergence, radius, order)
@@ -77,9 +78,13 @@ def _on_support(
     gains: Any, reference: Any, divergence: str, radius: Any, order: float | None
 ) -> Any:
     """The ball over samples with base weights y; 0 where y is."""
-    of = rows(ops.moveaxis(gains, -1, 0), ops.moveaxis(reference, -1, 0), _FirstAxis())
+    of = _apart(gains, reference)
     q = ball_weights(of, divergence, radius, order)
     return ops.moveaxis(ops.where(of.counted, q, 0.0), 0, -1)
+
+
+def _apart(gains: Any, reference: Any) -> Rows:
+    return rows(ops.moveaxis(gains, -1, 0), ops.moveaxis(reference, -1, 0), _FirstAxis())
 
 
 def penalty_labels(gains: Any, reference: Any, divergence: str, weight: Any) -> Any:

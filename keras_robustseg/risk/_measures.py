@@ -207,7 +207,8 @@ class MeanDeviation(RiskMeasure):
             return value, q
         least = -reduce.max(-q)
         refused = ops.squeeze(least < -1e-6 * reduce.max(q), axis=-1)
-        if (known := constant(refused)) is not None and known.any():
+        known = constant(refused)  # no walrus here: AutoGraph warns of it
+        if known is not None and known.any():
             raise ValueError(
                 "The mean plus so many standard deviations is not monotone on these losses. "
                 "Expected a smaller coefficient, `monotone=False`, or "
