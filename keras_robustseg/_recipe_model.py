@@ -82,7 +82,7 @@ class Equilibrium(Block):
         "splitting", description="how the linear system of the derivative is solved"
     )
     iterations: Annotated[int, whole(ge=1, le=100_000)] = Field(
-        500, description="in either direction, at most"
+        500, description="of the equilibrium, at most"
     )
     tolerance: Annotated[float, number(gt=0, lt=1)] = Field(1e-3, description="relative residual")
     head: TVHead | None = _HEAD

@@ -8,11 +8,15 @@ import keras
 import numpy as np
 import pytest
 from layer_cases import are_the_same_compiled, is_the_same_saved_and_exported
+from resume_child import build
 
+from keras_robustseg import RobustSegmenter
+from keras_robustseg.errors import TrainingError
 from keras_robustseg.layers import MonotoneEquilibrium
 from keras_robustseg.losses import CrossEntropy
 from keras_robustseg.optimize import Status
-from keras_robustseg.optimize._monotone import equilibrium_adjoint
+from keras_robustseg.optimize._monotone import _linear, equilibrium_adjoint, norm_bound
+from keras_robustseg.training import ExactResume
 
 GOLDEN = Path(__file__).parent / "golden" / "implicit" / "deq.npz"
 
@@ -131,10 +135,70 @@ def test_w_is_what_the_formula_says(rng):
 def test_a_derivative_that_was_not_found_is_nan(rng):
     golden = np.load(GOLDEN)
     layer = golden_layer(golden, "float64", "forward_backward", "splitting")
-    few = layer.options._replace(iterations=5)
+    few = layer.options._replace(adjoint_iterations=5)
     found, info = equilibrium_adjoint(layer.operator, golden["z"], golden["cotangent"], few)
     assert (np.asarray(info.status) == Status.NOT_CONVERGED).all()
     assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("adjoint", ["splitting", "gmres"])
+def test_few_iterations_forward_leave_a_derivative_that_is_solved(adjoint, rng):
+    """At the state found, whatever it is, h = D (W' h + v): against a dense solve."""
+    options = {"iterations": 5, "tolerance": 1e-9, "dtype": "float64", "adjoint": adjoint}
+    layer = MonotoneEquilibrium(6, margin=0.1, adjoint_iterations=20000, **options)
+    x, v = rng.normal(size=(4, 3)), rng.normal(size=(4, 6))
+    layer.build(x.shape)
+    layer.skew.assign(rng.normal(size=(6, 6)))
+    state, info = layer.solve(x)
+    assert (np.asarray(info.status) == Status.NOT_CONVERGED).all()
+    found, certificate = equilibrium_adjoint(layer.operator, state, v, layer.options)
+    assert (np.asarray(certificate.status) == Status.OK).all()
+    w = np.asarray(layer.operator.apply(np.eye(6))).T
+    for z, h, cotangent in zip(np.asarray(state), np.asarray(found), v, strict=True):
+        active = np.diag((z > 0).astype(float))
+        expected = np.linalg.solve(np.eye(6) - active @ w.T, active @ cotangent)
+        np.testing.assert_allclose(h, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_coarse_tolerance_is_enough_where_it_was_asked_for(rng):
+    layer = MonotoneEquilibrium(6, margin=0.3, tolerance=0.2, solver="forward_backward")
+    layer.build((None, 3))
+    state, v = layer(rng.normal(size=(40, 3))), rng.normal(size=(40, 6)).astype("float32")
+    found, info = equilibrium_adjoint(layer.operator, state, v, layer.options)
+    assert (np.asarray(info.relative_residual) > 0.01).any()
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(("shape", "side"), [((5, 5), ()), ((3, 3, 4, 4), (6, 5))])
+def test_the_bound_of_the_norm_is_one_and_near(shape, side, rng):
+    for kernel in (rng.normal(size=shape), np.zeros(shape), 1e-12 * rng.normal(size=shape)):
+        size = int(np.prod(side, dtype=int)) * shape[-1]
+        basis = np.eye(size).reshape(size, *side, shape[-1])
+        norm = np.linalg.norm(np.asarray(_linear(kernel, basis)).reshape(size, size), 2)
+        bound = float(norm_bound(kernel))
+        assert norm * (1 - 1e-9) <= bound <= (2.5 if side else 1.03) * norm + 1e-15
+
+
+@pytest.mark.parametrize("adjoint_iterations", [1, pytest.param(2000, marks=pytest.mark.slow)])
+def test_the_trainer_names_a_layer_whose_derivative_was_not_found(adjoint_iterations, tmp_path):
+    _, pipeline, _ = build("CE")
+    image = keras.Input((*pipeline.shapes[0], 1))
+    options = {"iterations": 5, "tolerance": 1e-4, "adjoint_iterations": adjoint_iterations}
+    state = MonotoneEquilibrium(4, 3, margin=0.1, name="deq", **options)(image)
+    model = RobustSegmenter(keras.Model(image, keras.layers.Conv2D(2, 1)(state)))
+    deq = model.network.get_layer("deq")
+    deq.skew.assign(10.0 * np.asarray(deq.skew))
+    model.compile(keras.optimizers.Adam(1e-3), CrossEntropy(), jit_compile=False)
+    saver = ExactResume(tmp_path, pipeline, max_skipped_steps=2)
+    train = {"epochs": 1, "verbose": 0, "shuffle": False, "callbacks": [saver]}
+    if adjoint_iterations == 1:
+        with pytest.raises(TrainingError, match=r"deq: .*NOT_CONVERGED"):
+            model.fit(pipeline.dataset(), **train)
+    else:
+        model.fit(pipeline.dataset(), **train)
+        assert int(model.skipped_steps) == 0
+    # What the solver said is kept, also of steps that were skipped.
+    assert deq.solve_record.summary()["counts"]["NOT_CONVERGED"] > 0
 
 
 def network():
@@ -181,6 +245,7 @@ def test_compiled_is_the_same(kernel_size, rng):
         ({"kernel_size": 3, "solver": "peaceman_rachford"}, "solver"),
         ({"adjoint": "neumann"}, "adjoint"),
         ({"iterations": 0}, "iterations"),
+        ({"adjoint_iterations": 0}, "adjoint_iterations"),
         ({"tolerance": 0.0}, "tolerance"),
     ],
 )

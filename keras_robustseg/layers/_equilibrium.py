@@ -23,8 +23,10 @@ class MonotoneEquilibrium(keras.layers.Layer):
     Winston and Kolter, "Monotone operator equilibrium networks" (NeurIPS 2020): I - W is strongly
     monotone with constant m whatever the weights are, so the equilibrium exists and is unique.
     Found by Peaceman-Rachford or forward-backward splitting; the derivative solves its linear
-    system by the same splitting, or GMRES, and is NaN where that fails: a Neumann series, which
-    diverges for such W, is not offered. Memory does not grow with the iterations.
+    system by the same splitting, or GMRES, with iterations of its own: few for the equilibrium give
+    a state that is NOT_CONVERGED, whose derivative is solved all the same. It is NaN where its own
+    residual stays above `tolerance` and 1 %, so that a trainer skips the step. A Neumann series,
+    which diverges for such W, is not offered. Memory does not grow with the iterations.
 
     Dense, x (B, ..., ch) -> z (B, ..., units) on the last axis; with `kernel_size` A, B and U are
     convolutions with zeros at the border over images (B, H, W, ch) or volumes. Computed in
@@ -39,8 +41,9 @@ class MonotoneEquilibrium(keras.layers.Layer):
             (Malitsky and Tam 2020) with the step .45 / L, L an upper bound of ||I - W||; by
             default the former where it can be.
         adjoint: `"splitting"` or `"gmres"`.
-        iterations: at most so many in either direction.
-        tolerance: relative residual.
+        iterations: at most so many for the equilibrium.
+        tolerance: relative residual, of the equilibrium and of the derivative.
+        adjoint_iterations: at most so many for the derivative.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
@@ -64,12 +67,15 @@ class MonotoneEquilibrium(keras.layers.Layer):
         *,
         iterations: int = 2000,
         tolerance: float = 1e-5,
+        adjoint_iterations: int = 2000,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.units, self.kernel_size, self.margin = units, kernel_size, float(margin)
         default = "forward_backward" if kernel_size else "peaceman_rachford"
-        self.options = EquilibriumOptions(solver or default, adjoint, iterations, float(tolerance))
+        self.options = EquilibriumOptions(
+            solver or default, adjoint, iterations, float(tolerance), adjoint_iterations
+        )
         _check(self)
         self.solve_record = SolveRecord()
 
@@ -135,6 +141,7 @@ class MonotoneEquilibrium(keras.layers.Layer):
 def _check(layer: MonotoneEquilibrium) -> None:
     """Refuse numbers and choices out of their range."""
     size, options = layer.kernel_size, layer.options
+    backward = options.adjoint_iterations
     odd = size is None or (isinstance(size, int) and size > 0 and size % 2 == 1)
     dense = size is None or options.solver == "forward_backward"
     check_arguments(
@@ -146,6 +153,7 @@ def _check(layer: MonotoneEquilibrium) -> None:
             ("solver", dense, "'forward_backward' with a kernel_size", options.solver),
             ("adjoint", options.adjoint in ADJOINTS, f"one of {ADJOINTS}", options.adjoint),
             ("iterations", is_whole(options.iterations), "a whole number >= 1", options.iterations),
+            ("adjoint_iterations", is_whole(backward), "a whole number >= 1", backward),
             ("tolerance", 0 < options.tolerance < 1, "a number in (0, 1)", options.tolerance),
         )
     )

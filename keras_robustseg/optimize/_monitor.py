@@ -90,13 +90,13 @@ class SolveMonitor(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start afresh."""
-        for _, record in self._records():
+        for _, record in solve_records(self.model):
             record.reset()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Print the figures of the epoch, add them to the logs, warn of failures."""
         failed = total = 0
-        for name, record in self._records():
+        for name, record in solve_records(self.model):
             summary = record.summary()
             counts = summary["counts"]
             bad = {status: count for status, count in counts.items() if status != Status.OK.name}
@@ -109,11 +109,24 @@ class SolveMonitor(keras.callbacks.Callback):
         if logs is not None and total:
             logs["solve_failures"] = failed / total
 
-    def _records(self) -> list[tuple[str, SolveRecord]]:
-        layers = self.model._flatten_layers(recursive=True, include_self=True)
-        return [
-            (layer.name, record)
-            for layer in layers
-            for record in layer._flatten_layers(recursive=False, include_self=False)
-            if isinstance(record, SolveRecord)
-        ]
+
+def solve_records(model: keras.Model) -> list[tuple[str, SolveRecord]]:
+    """Return the names of the layers inside a model that solve something, and their records."""
+    return [
+        (layer.name, record)
+        for layer in model._flatten_layers(recursive=True, include_self=True)
+        for record in layer._flatten_layers(recursive=False, include_self=False)
+        if isinstance(record, SolveRecord)
+    ]
+
+
+def describe_solves(model: keras.Model) -> str:
+    """Return a sentence on what the solvers inside a model reported, or "" where there are none."""
+    reports = [f"{name}: {record.summary()}" for name, record in solve_records(model)]
+    if not reports:
+        return ""
+    return (
+        " A derivative that a solver did not find is NaN; if that is the cause, give the layer more"
+        f" iterations, forward or adjoint. The layers that solve something reported "
+        f"{'; '.join(reports)}."
+    )

@@ -152,10 +152,11 @@ def _follow_jax(model: Any, old: Any, new: Any, new_weights: Any) -> Any:
 
 
 def _count_jax(model: Any, old: Any, new: Any, kept: Any, ok: Any) -> Any:
-    """Let the counters go on in a step that is left out."""
+    """Let the counters, and what solvers report, go on in a step that is left out."""
     kept = list(kept)
     place = {id(v): n for n, v in enumerate(model.non_trainable_variables)}
     steps, skipped = place[id(model.step)], place[id(model.skipped_steps)]
-    kept[steps] = new[steps]
+    for going in (steps, *(place[id(v)] for v in model.certificates)):
+        kept[going] = new[going]
     kept[skipped] = old[skipped] + ops.cast(ops.logical_not(ok), "int32")
     return kept

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_robustseg.errors import StateError, TrainingError
 from keras_robustseg.labels import DiskLabelStore
+from keras_robustseg.optimize._monitor import describe_solves
 from keras_robustseg.training._history import History
 from keras_robustseg.training._state import StateStore
 from keras_robustseg.training._state_files import State
@@ -139,6 +140,7 @@ class ExactResume(keras.callbacks.Callback):
                 f"{skipped} training steps were not finite (epoch {epoch}), more than "
                 f"max_skipped_steps={self.max_skipped_steps}. They were skipped and the weights "
                 "are intact. Lower training.optimizer.learning_rate, or run `robustseg check`."
+                + describe_solves(self.model)
             )
         if self._stop.requested:
             self._save_and_stop()

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_robustseg.labels import LabelStore, num_classes_of
 from keras_robustseg.losses import replica_count
+from keras_robustseg.optimize._monitor import solve_records
 from keras_robustseg.training._adversary import CLEAN, checked_adversary, clean_log_p
 from keras_robustseg.training._guard import train_step_jax, train_step_tensorflow
 from keras_robustseg.training._objective import Clock, Objective, Setting, output_shares
@@ -158,7 +159,14 @@ class RobustSegmenter(keras.Model):
     def statistics(self) -> list[Any]:
         """Variables that a forward pass moves, such as those of batch normalisation."""
         networks = [self.network, *(self.objective.networks if self.objective else ())]
-        return [v for network in networks for v in network.non_trainable_weights]
+        reports = {id(v) for v in self.certificates}
+        moved = [v for network in networks for v in network.non_trainable_weights]
+        return [v for v in moved if id(v) not in reports]
+
+    @property
+    def certificates(self) -> list[Any]:
+        """Weights in which layers that solve something keep how it went, in skipped steps too."""
+        return [v for _, record in solve_records(self) for v in record.weights]
 
     @property
     def jit_compile(self) -> bool:
