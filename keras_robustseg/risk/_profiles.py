@@ -175,7 +175,7 @@ def from_conjugate(conjugate: Callable[[Any], Any]) -> Shape:
         conjugate: element-wise function of a tensor, in `keras.ops`.
 
     Example:
-        `from_conjugate(lambda s: keras.ops.exp(s) - 1.0)  # as "kl"`
+        `from_conjugate(lambda s: keras.ops.expm1(s))  # as "kl"`
     """
     *_, curve = _derivatives(conjugate, ops.zeros((), "float32"))
 

@@ -29,7 +29,8 @@ class DivergenceBall(RiskMeasure):
     Args:
         divergence: "kl", "reverse_kl", "chi2", "neyman", "hellinger", "tv", "jeffreys", "renyi";
             or the convex conjugate phi* of a divergence sum p phi(q / p), an increasing function
-            in `keras.ops` with phi*(0) = 0 and slope 1 there, infinite or NaN above its domain.
+            in `keras.ops` with phi*(0) = 0 and slope 1 there, infinite or NaN above its domain, and
+            exact near 0: `expm1(s)`, not `exp(s) - 1`.
         radius: 0 or more. 0 is the mean; from some radius on (1 for "tv", 2 for "hellinger", -log
             of the base mass of the greatest loss for "kl") it is the worst case.
         order: of "renyi" only: positive and not 1.
@@ -143,7 +144,7 @@ class OCE(DivergencePenalty):
         ValueError: u is no such function, or the scale is not positive.
 
     Example:
-        `OCE(lambda s: keras.ops.exp(s) - 1.0)(losses)  # EntropicRisk(1.0)`
+        `OCE(lambda s: keras.ops.expm1(s))(losses)  # EntropicRisk(1.0)`
     """
 
     def __init__(
