@@ -48,8 +48,9 @@ def alma_prox(
         norm: "linf", "l1" or "l2sq" (the squared Euclidean norm is what is minimised).
         penalty_grad: "exact", or "released", the derivative in the authors' program, which is not
             that of its penalty and seldom succeeds.
-        preset: "published", the published iteration alone; "walk", half of the steps for it and
-            half for a walk along the boundary, with norms about a third smaller (see
+        preset: "published", the published iteration alone, with its search for the radius: in
+            float64 its figures are the authors' to rounding. "walk", half of the steps for the
+            iteration and half for a walk along the boundary, with norms about a third smaller (see
             `benchmarks/RESULTS.md`). None is "walk", but "published" with the released
             derivative. The walk is for "linf"; with other norms both presets are the same.
         settings: hyper-parameters in place of a preset's.

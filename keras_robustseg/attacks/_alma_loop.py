@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_robustseg.attacks._alma_settings import AlmaSettings
 from keras_robustseg.attacks._logit_ratio import logit_ratio, scale_of
 from keras_robustseg.attacks._penalty import penalty_gradient
-from keras_robustseg.attacks._prox import PROX, norms
+from keras_robustseg.attacks._prox import PROX, norms, searched_prox_linf
 from keras_robustseg.attacks._scene import Scene, loop, reached
 from keras_robustseg.attacks._success import flipped, share
 
@@ -235,7 +235,9 @@ def _moved(task: Task, i: Any, state: State, gradient: Any, rate: Any) -> tuple[
     step = rate[:, None]
     forward = state.delta - step * gradient / metric
     pull = step * forward.shape[-1] ** _NORM_POWER[task.norm]
-    return PROX[task.norm](forward, pull, metric, *task.box()), square, metric
+    searched = task.norm == "linf" and task.settings.search == "ternary"
+    prox = searched_prox_linf if searched else PROX[task.norm]
+    return prox(forward, pull, metric, *task.box()), square, metric
 
 
 def _figures(

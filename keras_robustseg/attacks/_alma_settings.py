@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class AlmaSettings:
-    """Hyper-parameters of ALMA prox; the defaults are the published ones, without a walk.
+    """Hyper-parameters of ALMA prox; the defaults are the published ones, but for `search`.
 
     learning_rate, learning_rate_reduction: step size of the first iteration, and by what factor
         the last one is smaller.
@@ -18,6 +19,8 @@ class AlmaSettings:
     least_weight, weight_change: range [least, 1] of the weight of an image's constraints, and by
         which share it changes in an iteration.
     tolerance: kappa of the logit ratio.
+    search: how "linf" finds its radius: "bisection" on the derivative, to the precision of the
+        numbers, or "ternary" on the objective, to 1e-6, as published.
     walk_share: share of the steps that go to the walk along the boundary in the end ("linf" only).
     walk_radius_changes, walk_step_sizes: of the walk at its first and last step, in units of the
         radius.
@@ -34,9 +37,10 @@ class AlmaSettings:
     least_weight: float = 0.1
     weight_change: float = 0.02
     tolerance: float = 1e-4
+    search: Literal["bisection", "ternary"] = "bisection"
     walk_share: float = 0.0
     walk_radius_changes: tuple[float, float] = (0.05, 0.001)
     walk_step_sizes: tuple[float, float] = (0.12, 0.012)
 
 
-PRESETS = {"published": AlmaSettings(), "walk": AlmaSettings(walk_share=0.5)}
+PRESETS = {"published": AlmaSettings(search="ternary"), "walk": AlmaSettings(walk_share=0.5)}
