@@ -169,6 +169,20 @@ def test_a_coarse_tolerance_is_enough_where_it_was_asked_for(rng):
     assert np.isfinite(found).all()
 
 
+def test_a_second_derivative_is_refused(rng):
+    import tensorflow as tf
+
+    layer = MonotoneEquilibrium(3, margin=0.8)
+    layer.build((None, 2))
+    weight = layer.symmetric.value
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            value = tf.reduce_sum(layer(rng.normal(size=(2, 2))))
+        first = inner.gradient(value, weight)
+    with pytest.raises(NotImplementedError, match="first order only"):
+        outer.gradient(first, weight)
+
+
 @pytest.mark.parametrize(("shape", "side"), [((5, 5), ()), ((3, 3, 4, 4), (6, 5))])
 def test_the_bound_of_the_norm_is_one_and_near(shape, side, rng):
     for kernel in (rng.normal(size=shape), np.zeros(shape), 1e-12 * rng.normal(size=shape)):

@@ -29,7 +29,7 @@ def with_derivative(
     def attached(value: Any, *inputs: Any) -> Any:
         def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, ...]:
             v = arguments[0] if upstream is None else upstream
-            return (v, *(_once(g, v, *inputs) for g in pull_back(v)))
+            return (v, *(once(g, v, *inputs) for g in pull_back(v)))
 
         return value + 0.0, gradient
 
@@ -37,7 +37,9 @@ def with_derivative(
 
 
 @ops.custom_gradient
-def _once(derivative: Any, *origins: Any) -> Any:
+def once(derivative: Any, *origins: Any) -> Any:
+    """Return the derivative; to differentiate it, on the way to any of the origins, is refused."""
+
     def refuse(*arguments: Any, upstream: Any = None) -> Any:
         raise NotImplementedError(
             "This derivative is of first order only: it was differentiated once more. Take "

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_robustseg.optimize._first_order import once
 from keras_robustseg.optimize._gmres import gmres
 from keras_robustseg.optimize._info import LinearInfo, SolveInfo, Status
 
@@ -223,7 +224,7 @@ class EquilibriumOptions(NamedTuple):
 def equilibrium(
     operator: MonotoneOperator, source: Any, options: EquilibriumOptions
 ) -> tuple[Any, SolveInfo]:
-    """Return z = relu(W z + c), differentiable in W and c, and its certificate.
+    """Return z = relu(W z + c), once differentiable in W and c, and its certificate.
 
     Args:
         operator: W.
@@ -251,6 +252,7 @@ def _attached(before: Any, state: Any, operator: MonotoneOperator, options: Any)
         def gradient(*upstream: Any) -> tuple[Any, ...]:
             here = MonotoneOperator(symmetric, skew, operator.margin)
             found, _ = equilibrium_adjoint(here, state, upstream[0], options)
+            found = once(found, upstream[0], before)
             return found, *(ops.zeros_like(tensor) for tensor in (state, symmetric, skew))
 
         return state + 0.0, gradient
