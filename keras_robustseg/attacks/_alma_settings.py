@@ -20,7 +20,7 @@ class AlmaSettings:
         which share it changes in an iteration.
     tolerance: kappa of the logit ratio.
     search: how "linf" finds its radius: "bisection" on the derivative, to the precision of the
-        numbers, or "ternary" on the objective, to 1e-6, as published.
+        numbers, or "ternary" on the objective, to 1e-6, as published (float64 only).
     walk_share: share of the steps that go to the walk along the boundary in the end ("linf" only).
     walk_radius_changes, walk_step_sizes: of the walk at its first and last step, in units of the
         radius.
