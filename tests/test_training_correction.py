@@ -47,7 +47,7 @@ def prediction(yhat, foreground):
     return np.log(np.concatenate([1 - p, p], axis=-1)).astype("float32")
 
 
-def opened_at(curve, steps=400):
+def opened_at(curve, steps=160):
     watch = Correction(Pencil(), 4, 2, clock(10**6))
     watch.plan(steps)
     yhat = masks((1, 8, 8), (0, slice(2, 6), slice(2, 6)))
