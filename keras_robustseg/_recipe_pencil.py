@@ -36,8 +36,8 @@ class Pencil(Block):
     )
     warmup: Annotated[float | Literal["auto"], number_or("auto", ge=0, le=1)] = Field(
         "auto",
-        description="share of all steps with the masks as given; auto finds it for each class "
-        "from its training curve",
+        description="share of all steps with the masks as given; auto finds it from the training "
+        "curves of the classes",
     )
     finetune: _SHARE = Field(
         0.0,
