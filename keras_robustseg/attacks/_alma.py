@@ -74,6 +74,7 @@ def alma_prox(
     preset = preset or ("walk" if penalty_grad == "exact" else "published")
     _one_of("preset", preset, tuple(PRESETS))
     settings = settings or PRESETS[preset]
+    _one_of("settings.search", settings.search, ("bisection", "ternary"))
     problem, steps = prepare(model, images, labels, **common), checked_steps(steps)
     walked = int(settings.walk_share * steps) if norm == "linf" else 0
     found = problem.run(

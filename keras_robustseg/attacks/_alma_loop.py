@@ -236,9 +236,8 @@ def _moved(task: Task, i: Any, state: State, gradient: Any, rate: Any) -> tuple[
     forward = state.delta - step * gradient / metric
     pull = step * forward.shape[-1] ** _NORM_POWER[task.norm]
     # In float32 a search on the objective ends far from the minimiser.
-    searched = task.settings.search == "ternary" and task.dtype == tf.float64
-    searched = searched and task.norm == "linf"
-    prox = searched_prox_linf if searched else PROX[task.norm]
+    as_published = task.settings.search == "ternary", task.norm == "linf", task.dtype == tf.float64
+    prox = searched_prox_linf if all(as_published) else PROX[task.norm]
     return prox(forward, pull, metric, *task.box()), square, metric
 
 

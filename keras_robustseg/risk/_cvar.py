@@ -76,7 +76,7 @@ def _cvar_of_many(losses: Any, weights: Any, alpha: Any) -> tuple[Any, Any]:
     mean = LOCAL.sum(fixed if share is None else fixed * share) / total
     alpha = per_row(alpha, losses)
     target = ops.maximum(alpha * total, tiny(losses)) + ops.zeros_like(mean)
-    edge, above, atom = tail_edge(fixed, share, target)
+    edge, above, atom = tail_edge(fixed, share, target, total)
     level = ops.where(alpha > 0, alpha, ops.ones_like(alpha)) * total
     left = ops.maximum(1.0 - above / level, 0.0) / ops.maximum(atom, tiny(losses))
     broken = ops.logical_not(ops.isfinite(mean))
@@ -149,7 +149,8 @@ def gap_at_risk(of: Rows, alpha: Any) -> Any:
     """Least gap v (..., 1) such that the losses with gaps up to v have mass alpha or more."""
     target = ops.maximum(alpha * of.total, tiny(of.gaps))
     if type(of.reduce) is Local and (of.gaps.shape[-1] or 0) >= MANY:
-        return -tail_edge(-of.gaps, of.share, target + ops.zeros_like(of.total)).edge
+        target = target + ops.zeros_like(of.total)
+        return -tail_edge(-of.gaps, of.share, target, of.total).edge
     return _halved(of.gaps, of.share, target, of.reduce)
 
 

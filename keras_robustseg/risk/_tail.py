@@ -1,6 +1,6 @@
 """The edge of a tail among many losses: a sample, three counts, and the few losses that are left.
 
-    tail_edge(losses, share, target) -> Edge             over the last axis
+    tail_edge(losses, share, target, total) -> Edge      over the last axis
 
 A sorted sample tells the edge to a few thousandths of the mass. Counting all losses beyond a guess
 tells how far off it is; a second guess from the sample and a third by the secant are off by a few
@@ -46,19 +46,20 @@ class _Bracket(NamedTuple):
     above: Any
 
 
-def tail_edge(losses: Any, share: Any, target: Any) -> Edge:
+def tail_edge(losses: Any, share: Any, target: Any, total: Any) -> Edge:
     """Return the edge of the tail of the greatest losses whose mass is the target.
 
     Args:
         losses: (..., n), finite where they count; n at least `MANY`.
         share: (..., n) base weights, or None for 1.
         target: (..., 1) mass, positive.
+        total: mass of all, broadcastable to `target`, positive.
 
     Example:
-        `tail_edge(losses, None, keras.ops.array([1e4]))`
+        `tail_edge(losses, None, keras.ops.array([1e4]), 1e6)`
     """
     many = _Many(losses, share)
-    bracket = _guessed(many, target)
+    bracket = _guessed(many, target, total)
     edge, found, exact = _picked(many, bracket, target)
     high = _halved(many, bracket, target, found)
     value = ops.where(found, edge.edge, high)
@@ -90,17 +91,10 @@ class _Many:
             return ops.ones_like(ops.cast(indices, self.losses.dtype))
         return ops.take_along_axis(self.share, indices, axis=-1)
 
-    def total(self) -> Any:
-        """Mass of all."""
-        if self.share is None:
-            return ops.cast(ops.shape(self.losses)[-1], self.losses.dtype)
-        return LOCAL.sum(self.share)
 
-
-def _guessed(many: _Many, target: Any) -> _Bracket:
+def _guessed(many: _Many, target: Any, total: Any) -> _Bracket:
     """Bounds from three guesses, the last a little below the edge."""
     sample, below = _sample(many)
-    total = many.total()
     # So many losses lie between the last guess and the edge, if all goes well.
     aimed = target + (0.5 * _PICKED) * total / ops.cast(
         ops.shape(many.losses)[-1], many.losses.dtype
